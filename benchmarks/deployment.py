@@ -3,7 +3,7 @@
 The step is trivial (a few synthetic photos), so that a phase is what transport, noise and encryption cost.
 Phases are cut into the server's wait for uploads (train) and for the committee (unmask). The server's least
 memory after the first round is what a training holds at rest; the ratio is what it grows by beyond that, over
-the float32 bytes of every merchant's update.
+the float32 bytes of every merchant's update. CPU seconds of a round are those of all rounds but the first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from measure import Options, fedrec_here, finish, peak_bytes, resident_bytes
+from measure import Options, fedrec_here, finish, peak_bytes, processor_seconds, resident_bytes
 
 from fedrec.simulations.federation import Federation
 from fedrec.vision.synthetic import CLASSES, generate, write
@@ -30,29 +30,36 @@ def plan(*, rounds: int, image_size: int) -> str:
     classes = json.dumps(list(CLASSES))
     return (
         f'[training]\nmodel = "cnn"\nrounds = {rounds}\nimage_size = {image_size}\nsample_rate = 0.1\n'
-        f"epsilon = 64\ndelta = 1e-3\nclasses = {classes}\n"
+        f"epsilon = 64\ndelta = 1e-4\nclasses = {classes}\n"
     )
 
 
 class Rest(threading.Thread):
-    """Watches a process's memory, and keeps the least of it once a round is on record."""
+    """Watches processes from the end of the first round: the server's least memory, everybody's CPU time."""
 
-    def __init__(self, process: int, rounds: Path) -> None:
+    def __init__(self, server: int, others: list[int], rounds: Path) -> None:
         super().__init__(daemon=True)
         self.least = sys.maxsize
-        self._process, self._rounds = process, rounds
+        self._server, self._others, self._rounds = server, others, rounds
+        self._began: tuple[float, float] | None = None
         self._over = threading.Event()
 
     def run(self) -> None:
         """Look five times a second, until stopped."""
         while not self._over.wait(0.2):
             if self._rounds.exists() and self._rounds.stat().st_size:
-                self.least = min(self.least, resident_bytes(self._process))
+                self._began = self._began or self._seconds()
+                self.least = min(self.least, resident_bytes(self._server))
 
-    def stop(self) -> None:
-        """End it."""
+    def stop(self) -> tuple[float, float]:
+        """End it; return the CPU seconds of the server and of all the others since the first round."""
         self._over.set()
         self.join()
+        before, after = self._began or (0.0, 0.0), self._seconds()
+        return after[0] - before[0], after[1] - before[1]
+
+    def _seconds(self) -> tuple[float, float]:
+        return processor_seconds(self._server), sum(map(processor_seconds, self._others))
 
 
 def main() -> None:
@@ -87,10 +94,12 @@ def main() -> None:
             else:
                 for name in names:
                     federation.start_merchant(name)
-            rest = Rest(federation.processes["server"].pid, federation.training() / "rounds.jsonl")
+            pids = {name: process.pid for name, process in federation.processes.items()}
+            server_pid = pids.pop("server")
+            rest = Rest(server_pid, [*pids.values()], federation.training() / "rounds.jsonl")
             rest.start()
             federation.wait(seconds=600 + 60 * planned)
-            rest.stop()
+            server_cpu, others_cpu = rest.stop()
             peaks = {name: peak_bytes(process.pid) for name, process in federation.processes.items()}
         finally:
             federation.stop()
@@ -98,7 +107,8 @@ def main() -> None:
             json.loads(line) for line in (federation.training() / "rounds.jsonl").read_text().splitlines()
         ]
         dimension = json.loads((federation.training() / "plan.json").read_text())["dimension"]
-    opened = [line for line in rounds if line["opened"]]
+    if not (opened := [line for line in rounds if line["opened"]]):
+        raise SystemExit(f"no round was opened: {rounds}")
     server, others = peaks.pop("server"), list(peaks.values())
     figures = {
         "merchants": options.merchants,
@@ -112,6 +122,8 @@ def main() -> None:
         "unmask_seconds_median": statistics.median(line["seconds_unmask"] for line in opened),
         "train_seconds_worst": max(line["seconds_train"] for line in opened),
         "unmask_seconds_worst": max(line["seconds_unmask"] for line in opened),
+        "server_cpu_seconds_a_round": server_cpu / (len(rounds) - 1),
+        "merchants_cpu_seconds_a_round": others_cpu / (len(rounds) - 1),
         "server_peak_mb": server / 2**20,
         "server_rest_mb": rest.least / 2**20,
         "merchant_process_peak_mb": max(others) / 2**20,

@@ -29,7 +29,6 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from measure import Options, finish, peak_bytes
 
-from fedrec.clients.daemon import BUSY_SECONDS
 from fedrec.flower.fleet import FleetLink
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.protocol.messages import TrainReply, TrainRequest
@@ -77,9 +76,8 @@ def merchant(address: str, folder: Path, key_file: Path, size: int) -> None:
         raise RuntimeError("not a node key")
     with FleetLink(address=address, ca=folder / "authority.pem", key=key) as link:
         while True:
-            message = link.receive()
+            message = link.receive(wait=1.0)
             if message is None:
-                time.sleep(BUSY_SECONDS)
                 continue
             reply = pack(TrainReply(merchant="m"), {"ciphertext": secrets.token_bytes(size)})
             link.send(Message(reply, reply_to=message), seconds=0.0)

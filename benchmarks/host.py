@@ -1,6 +1,6 @@
 """Many merchants in one process, for measurements on one machine: each with its own home, keys and ledger.
 
-python benchmarks/host.py HOME [HOME ...] answers the server for all of them in turn until SIGTERM.
+python benchmarks/host.py HOME [HOME ...] runs a daemon for each of them until SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,64 +10,57 @@ import signal
 import sys
 import tempfile
 import threading
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["FLWR_HOME"] = tempfile.mkdtemp(prefix="fedrec-host-")
 
 import torch
+from flwr.app import Message
 
 from fedrec.clients.daemon import Daemon, DaemonOptions
 from fedrec.clients.merchant_home import MerchantHome
-from fedrec.errors import ConnectionLostError, NotAdmittedError
-from fedrec.flower.fleet import FleetLink
 
-PAUSE_SECONDS = 0.05
-RETRY_SECONDS = 2.0
+_ONE_AT_A_TIME = threading.Lock()
 
 
-@dataclass
-class Guest:
-    """One merchant, and its connection while it has one."""
+class Guest(Daemon):
+    """A daemon that computes while no other of this process does; they share torch's state."""
 
-    daemon: Daemon
-    link: FleetLink | None = None
-    retry_at: float = 0.0
+    def _begin(self) -> None:
+        with _ONE_AT_A_TIME:
+            super()._begin()
 
-    def answer(self) -> bool:
-        """Answer the next message, if there is one; connect first, now and again, where need be."""
-        try:
-            if self.link is None:
-                if time.monotonic() < self.retry_at:
-                    return False
-                self.link = self.daemon.connection().__enter__()
-            return self.daemon.answer_next(self.link)
-        except (ConnectionLostError, NotAdmittedError) as error:
-            print(error, file=sys.stderr)
-            self.leave()
-            self.retry_at = time.monotonic() + RETRY_SECONDS
-            return False
+    def _reply(self, message: Message, *, node_id: int) -> Message:
+        with _ONE_AT_A_TIME:
+            return super()._reply(message, node_id=node_id)
 
-    def leave(self) -> None:
-        """Give the connection up."""
-        link, self.link = self.link, None
-        if link is not None:
-            link.__exit__(None, None, None)
+
+def run(folder: Path, options: DaemonOptions, guests: list[Guest]) -> None:
+    """Run a daemon in this thread, in which its databases are opened too."""
+    with _ONE_AT_A_TIME:
+        guest = Guest(MerchantHome.open(folder), options)
+    guests.append(guest)
+    guest.run()
 
 
 def main() -> None:
-    """Answer whoever was asked, in turn: Flower's identity is the process's own."""
+    """Run them all, a thread each."""
     torch.set_num_threads(1)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     options = DaemonOptions(device=torch.device("cpu"))
-    guests = [Guest(Daemon(MerchantHome.open(Path(folder)), options)) for folder in sys.argv[1:]]
-    while not stop.is_set():
-        if not sum(guest.answer() for guest in guests):
-            time.sleep(PAUSE_SECONDS)
+    guests: list[Guest] = []
+    threads = [
+        threading.Thread(target=run, args=(Path(folder), options, guests), daemon=True)
+        for folder in sys.argv[1:]
+    ]
+    for thread in threads:
+        thread.start()
+    stop.wait()
     for guest in guests:
-        guest.leave()
+        guest.stop()
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":

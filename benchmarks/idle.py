@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from measure import Options, finish
 
 from fedrec.clients.merchant_home import MerchantHome
-from fedrec.flower.guard import Guard, Receive, Scope, Send
+from fedrec.flower.asgi import Receive, Scope, Send
+from fedrec.flower.guard import Guard
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.plan import Peer

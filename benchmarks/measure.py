@@ -62,6 +62,12 @@ def resident_bytes(process: int | str = "self") -> int:
     return 1024 * _status_kib("VmRSS", process)
 
 
+def processor_seconds(process: int) -> float:
+    """Return the CPU seconds of another process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _status_kib(field: str, process: int | str = "self") -> int:
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(field + ":"):

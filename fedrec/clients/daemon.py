@@ -11,8 +11,6 @@ from flwr.app import Message
 
 from fedrec.clients.activity import ActivityLog, Doing
 from fedrec.clients.assembly import open_merchant
-from fedrec.clients.daemon_loop import BUSY_SECONDS as BUSY_SECONDS
-from fedrec.clients.daemon_loop import IDLE_SECONDS as IDLE_SECONDS
 from fedrec.clients.daemon_loop import DaemonLoop
 from fedrec.clients.event_hook import EventHook
 from fedrec.clients.event_watch import EventWatch

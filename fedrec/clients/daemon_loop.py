@@ -28,10 +28,9 @@ from fedrec.protocol.shape import shape_of
 _log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 0.1
-IDLE_SECONDS = 1.5
-"""Pause between two polls of the server: during a round, and after a while without messages."""
-
-_IDLE_AFTER = 30.0
+"""Shortest time between two requests for a message, where the server doesn't let one wait."""
+_LOOK_SECONDS = 0.25
+"""While a request waits: pause between two looks at the rules, and whether to stop."""
 _EXPIRY_SECONDS = 3600.0
 """Pause between two searches for inactive trainings."""
 
@@ -233,20 +232,21 @@ class DaemonLoop:
         self._join = join
 
     def _answer(self, link: FleetLink) -> None:
-        last = time.monotonic()
         while not self._stop.is_set():
             self._follow_rules()
             if self._moved:
                 break
             self._expire()
-            if self.answer_next(link):
-                last = time.monotonic()
-                continue
-            idle = time.monotonic() - last > _IDLE_AFTER
-            self._stop.wait(IDLE_SECONDS if idle else BUSY_SECONDS)
+            began = time.monotonic()
+            if not self.answer_next(link, wait=_LOOK_SECONDS):
+                self._stop.wait(max(0.0, began + BUSY_SECONDS - time.monotonic()))
 
-    def answer_next(self, link: FleetLink) -> bool:
+    def answer_next(self, link: FleetLink, *, wait: float) -> bool:
         """Answer the next message on a connection, if there is one.
+
+        Args:
+            link: the connection.
+            wait: seconds to wait for a message.
 
         Returns:
             Whether there was one.
@@ -256,7 +256,7 @@ class DaemonLoop:
             NotAdmittedError: the server doesn't admit this party's node key.
 
         """
-        message = link.receive(most_bytes=self._most_bytes)
+        message = link.receive(most_bytes=self._most_bytes, wait=wait)
         if message is None:
             return False
         started = time.monotonic()

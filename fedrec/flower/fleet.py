@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -18,16 +19,20 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
     PullMessagesRequest,
+    PullMessagesResponse,
     PushMessagesRequest,
+    PushMessagesResponse,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
     get_all_nested_objects,
     get_object_tree,
     iterate_object_tree,
@@ -41,13 +46,25 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 from flwr.supercore.inflatable.inflatable_utils import pull_objects, push_objects
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor, ProtobufRequestContext
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supernode.fleet_http_client import FleetHttpClient
+from google.protobuf.message import Message as ProtobufMessage
 
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower.clock import ServerClock
 from fedrec.flower.connection_errors import HEARTBEAT_SECONDS, FedrecConnectionError, explained
 from fedrec.flower.envelope import set_task_identity
+from fedrec.flower.framing import (
+    MOST_FRAMED_BYTES,
+    MOST_HELD_SECONDS,
+    MOST_TOGETHER,
+    PULL,
+    PUSH,
+    framed,
+    small_ones,
+    unframed,
+)
 from fedrec.flower.http_client import http_client
 from fedrec.flower.objects import check_tree, inflate_tree
 from fedrec.flower.proxies import proxy_for
@@ -62,6 +79,7 @@ _OBJECT_BACKOFF_SECONDS = 0.02
 _OBJECT_PATH = "/v1/fleet/pull-object"
 MAX_OBJECT_BYTES, MAX_ANSWER_BYTES = 2**27, 2**20
 """Most bytes of an object, and of any other answer of the server."""
+_MOST_BYTES = {_OBJECT_PATH: MAX_OBJECT_BYTES, PULL: MOST_FRAMED_BYTES}
 MAX_MESSAGE_BYTES = 2**30
 """Most bytes of all objects of a message, for callers that know no lower bound."""
 
@@ -77,6 +95,25 @@ class FleetClient(FleetHttpClient):
     ) -> None:
         self._base_url, self._client = url, client
         self._interceptors, self._retry_invoker = tuple(interceptors), None
+
+    def exchange(self, path: str, request: ProtobufMessage, content: bytes) -> bytes:
+        """Send a body that is more than one protobuf message.
+
+        Args:
+            path: where to.
+            request: the message in it, for Flower's interceptors.
+            content: the body.
+
+        Returns:
+            The body of the answer.
+
+        Raises:
+            httpx.HTTPError: there is no answer, or it is a refusal.
+        """
+        headers = {"content-type": PROTOBUF_MEDIA_TYPE, "accept": PROTOBUF_MEDIA_TYPE}
+        asked = self._client.build_request("POST", self._base_url + path, content=content, headers=headers)
+        context = ProtobufRequestContext(rpc_method=path, message=request, request=asked)
+        return self._send(context).raise_for_status().content
 
 
 class FleetLink:
@@ -112,6 +149,9 @@ class FleetLink:
         self._node: Node | None = None
         self._lost: FedrecConnectionError | None = None
         self._sent_at: float | None = None
+        self._asked: SimpleQueue[bytes | Exception] | None = None
+        self._waiting: threading.Thread | None = None
+        self._heard = 0.0
         self._stop = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="fedrec-heartbeat", daemon=True)
 
@@ -126,6 +166,7 @@ class FleetLink:
         except (ConnectionLostError, NotAdmittedError):
             self._client.close()
             raise
+        self._heard = time.monotonic()
         self._heartbeat.start()
         return self
 
@@ -147,12 +188,16 @@ class FleetLink:
         """The node number of this merchant's key at the server."""
         return self._active().node_id
 
-    def receive(self, *, most_bytes: Callable[[], int] = lambda: MAX_MESSAGE_BYTES) -> Message | None:
+    def receive(
+        self, *, most_bytes: Callable[[], int] = lambda: MAX_MESSAGE_BYTES, wait: float = 0.0
+    ) -> Message | None:
         """Receive the next message for this merchant, complete.
 
         Args:
             most_bytes: called once there is a message; returns the most bytes that it may have. Of a larger
-                message no more than that, and two objects, are ever in memory.
+                message no more than that, and two objects or ``MOST_TOGETHER``, are ever in memory.
+            wait: seconds to wait for a message. The server lets a request wait for longer; the next call then
+                goes on waiting for the answer to it.
 
         Returns:
             The message; None if there is none.
@@ -165,28 +210,70 @@ class FleetLink:
         if self._lost is not None:
             raise self._lost
         with self._explaining():
-            response = self._client.PullMessages(PullMessagesRequest(node=node))
-            if not response.messages_list:
+            body = self._next(wait)
+            if not body:
                 return None
+            head_bytes, contents = unframed(body)
+            response = PullMessagesResponse()
+            response.ParseFromString(head_bytes)
             head = message_from_proto(response.messages_list[0])
             run_id = head.metadata.run_id
             set_task_identity(run_id=run_id, node_id=node.node_id)
             tree = response.message_object_trees[0]
             check_tree(tree)
-            contents = pull_objects(
-                [part.object_id for part in iterate_object_tree(tree)],
-                _at_most(most_bytes(), make_pull_object_fn_protobuf(self._client.PullObject, node, run_id)),
-                initial_backoff=_OBJECT_BACKOFF_SECONDS,
-            )
-            confirm = make_confirm_message_received_fn_protobuf(
-                self._client.ConfirmMessageReceived, node, run_id
-            )
-            confirm(tree.object_id)
+            ids = [part.object_id for part in iterate_object_tree(tree)]
+            most = most_bytes() - sum(map(len, contents.values()))
+            if most < 0 or not contents.keys() <= set(ids):
+                raise ValueError("a message is too large, or has an object that is none of its own")
+            missing = [key for key in ids if key not in contents]
+            if missing:
+                contents |= pull_objects(
+                    missing,
+                    _at_most(most, make_pull_object_fn_protobuf(self._client.PullObject, node, run_id)),
+                    initial_backoff=_OBJECT_BACKOFF_SECONDS,
+                )
+                confirm = make_confirm_message_received_fn_protobuf(
+                    self._client.ConfirmMessageReceived, node, run_id
+                )
+                confirm(tree.object_id)
             message = inflate_tree(tree, contents)
             if not isinstance(message, Message):
                 raise ValueError("the object is not a message")
         message.metadata.__dict__["_message_id"] = head.metadata.message_id
         return message
+
+    def _next(self, wait: float) -> bytes:
+        """Return the answer to the request that waits, or to a new one; empty if none came yet."""
+        if self._asked is None:
+            if not wait:
+                return self._ask(0.0)
+            self._asked = SimpleQueue()
+            # The caller looks around meanwhile: it may be stopped, or its rules may change.
+            self._waiting = threading.Thread(
+                target=self._ask_into, args=(self._asked,), name="fedrec-receive", daemon=True
+            )
+            self._waiting.start()
+        try:
+            answer = self._asked.get(timeout=wait)
+        except Empty:
+            return b""
+        self._asked = None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _ask_into(self, queue: SimpleQueue[bytes | Exception]) -> None:
+        try:
+            queue.put(self._ask(MOST_HELD_SECONDS))
+        # Whatever a hostile answer makes of it; the thread that waits raises it.
+        except Exception as error:
+            queue.put(error)
+
+    def _ask(self, seconds: float) -> bytes:
+        # For the server this is a sign of life as a heartbeat is.
+        self._heard = time.monotonic()
+        request = PullMessagesRequest(node=self._node)
+        return self._client.exchange(PULL, request, b"%d" % round(1000 * seconds))
 
     def send(self, reply: Message, *, seconds: float) -> None:
         """Send the reply to a message.
@@ -206,19 +293,23 @@ class FleetLink:
             tree = get_object_tree(reply)
             objects = get_all_nested_objects(reply)
             head = remove_content_from_message(reply) if reply.has_content() else reply
-            response = self._client.PushMessages(
-                PushMessagesRequest(
-                    node=node,
-                    messages_list=[message_to_proto(head)],
-                    message_object_trees=[tree],
-                    clientapp_runtime_list=[seconds],
+            request = PushMessagesRequest(
+                node=node,
+                messages_list=[message_to_proto(head)],
+                message_object_trees=[tree],
+                clientapp_runtime_list=[seconds],
+            )
+            small = _small_contents(objects)
+            response = PushMessagesResponse()
+            response.ParseFromString(
+                self._client.exchange(PUSH, request, framed(request.SerializeToString(), small))
+            )
+            if response.objects_to_push:
+                push_objects(
+                    objects,
+                    make_push_object_fn_protobuf(self._client.PushObject, node, run_id, response.session_id),
+                    object_ids_to_push=set(response.objects_to_push),
                 )
-            )
-            push_objects(
-                objects,
-                make_push_object_fn_protobuf(self._client.PushObject, node, run_id, response.session_id),
-                object_ids_to_push=set(response.objects_to_push),
-            )
         self._sent_at = time.monotonic()
 
     def _active(self) -> Node:
@@ -228,7 +319,10 @@ class FleetLink:
 
     def _beat(self) -> None:
         """Send heartbeats until stopped; keep a refusal for the next call of ``receive``."""
-        while not self._stop.wait(HEARTBEAT_SECONDS):
+        while not self._stop.wait(max(0.0, self._heard + HEARTBEAT_SECONDS - time.monotonic())):
+            if time.monotonic() < self._heard + HEARTBEAT_SECONDS:
+                continue
+            self._heard = time.monotonic()
             try:
                 with self._explaining():
                     answer = self._client.SendNodeHeartbeat(
@@ -274,9 +368,19 @@ def _at_most(most: int, pull: Callable[[str], bytes]) -> Callable[[str], bytes]:
     return pulled
 
 
+def _small_contents(objects: Mapping[str, InflatableObject]) -> Iterable[bytes]:
+    """Return the contents of those objects that go with the head; a large one isn't encoded to find out."""
+    small = [
+        key
+        for key, value in objects.items()
+        if not isinstance(value, ArrayChunk) or len(value.data) < MOST_TOGETHER
+    ]
+    return small_ones(small, lambda key: objects[key].deflate()).values()
+
+
 def _check_size(response: httpx.Response) -> None:
     """Raise ``ValueError``, before its body is read, for an answer that is or may become too large."""
-    most = MAX_OBJECT_BYTES if response.request.url.path == _OBJECT_PATH else MAX_ANSWER_BYTES
+    most = _MOST_BYTES.get(response.request.url.path, MAX_ANSWER_BYTES)
     length = response.headers.get("content-length", "0" if response.status_code == 204 else "")
     if not length.isdecimal() or len(length) > 12 or int(length) > most:
         raise ValueError("it is too large, or has no Content-Length")

@@ -1,12 +1,12 @@
-"""Adapt Flower's grid to the server: use the private listener, and little memory."""
+"""Adapt Flower's grid to the server: use the SuperLink in this process, and little memory."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
-import httpx
 from flwr.app import Message
 from flwr.app.error import Error
 from flwr.app.message import make_message
@@ -20,41 +20,19 @@ from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_object import InflatableObject
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
-from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
-from flwr.supercore.interceptors.http.utils import add_headers
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 from google.protobuf.message import DecodeError
 
-from fedrec.flower.guard import SECRET_HEADER
+from fedrec.flower.mailboxes import Mailboxes
 from fedrec.flower.objects import check_tree, inflate
+from fedrec.flower.runtime import InProcessRuntime
 
 _MALFORMED = (DecodeError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 """What Flower raises when it reads forged objects."""
 _STALLED_SECONDS = 60.0
 """An incomplete reply without a new object for so long is discarded: its merchant was stopped midway. So is
 one that nobody has asked for in that time."""
-
-
-class Secret:
-    """Add this process's secret to every request of Flower's clients."""
-
-    def __init__(self, secret: str) -> None:
-        self._secret = secret
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        """Add the header and send the request.
-
-        Args:
-            context: Flower's context of the request.
-            call_next: sends the request.
-
-        Returns:
-            The response.
-        """
-        add_headers(context.request, {SECRET_HEADER: self._secret})
-        return call_next(context)
 
 
 @dataclass
@@ -73,26 +51,27 @@ class PrivateGrid(HttpGrid):
 
     Flower's own grid fetches all replies at once, keeps every piece of an array beside the array, and waits a
     second before it asks again for a missing piece, while complete replies wait behind it.
+
+    Args:
+        runtime: the SuperLink's state, in this process.
+        mailboxes: is told of every message that is sent.
     """
 
-    def __init__(self, address: str, *, authority: bytes, token: str, secret: str) -> None:
-        super().__init__(address, insecure=False, root_certificates=authority, token=token)
-        self._secret = secret
+    def __init__(self, runtime: InProcessRuntime, mailboxes: Mailboxes) -> None:
+        # The base class wants the token of a connection that it never makes.
+        super().__init__(token="none")  # noqa: S106
+        self._client = cast(RuntimeHttpClient, runtime)
+        self._mailboxes = mailboxes
         self._arriving: dict[str, _Arriving] = {}
 
-    def _connect(self) -> None:
-        self._client = RuntimeHttpClient.from_server_address(
-            server_address=self._addr,
-            insecure=self._insecure,
-            root_certificates=self._cert,
-            interceptors=[
-                self._tracing,
-                RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
-                RuntimeTokenHttpInterceptor(token=self._token),
-                Secret(self._secret),
-            ],
-            retry_invoker=self._retry_invoker,
-        )
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages; return the id of each, empty for one that can't be sent."""
+        sent = list(messages)
+        ids = list(super().push_messages(sent))
+        for message, message_id in zip(sent, ids, strict=True):
+            if message_id:
+                self._mailboxes.sent(message.metadata.dst_node_id, message_id)
+        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Yield the complete replies to these messages; an incomplete reply doesn't delay the others.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,22 +18,20 @@ from google.protobuf.message import DecodeError
 
 from fedrec._internal.text import one_line
 from fedrec.flower.admission import Admitted, Caller, caller_of
+from fedrec.flower.asgi import Asgi, Receive, Scope, Send
 from fedrec.flower.door import Door
 from fedrec.flower.downloads import MOST_PER_KEY, Downloads, send_download
+from fedrec.flower.framing import MOST_FRAMED_BYTES, PUSH, unframed
+from fedrec.flower.messages import LEAVE, NODE
 from fedrec.flower.objects import check_tree
 from fedrec.protocol.bundle_offer import MODELS
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-FLEET, HEALTH, LEAVE = "/v1/fleet/", "/health", "/v1/fleet/deactivate-node"
-PUSH, OBJECT = "/v1/fleet/push-messages", "/v1/fleet/push-object"
+FLEET, HEALTH = "/v1/fleet/", "/health"
+OBJECT = "/v1/fleet/push-object"
 MAX_REQUEST_BYTES = 32 * 2**20
 """Most bytes of an object; the largest is a body with its small blobs. Arrays come in pieces of 5 MiB."""
-MAX_PUSH_BYTES = 128 * 2**10
-"""Most bytes of a message's head and its object tree: 70 bytes per object, two objects per 5 MiB."""
+MAX_PUSH_BYTES = MOST_FRAMED_BYTES
+"""Most bytes of a message's head with its small objects."""
 MAX_OTHER_BYTES = 16 * 2**10
 """Most bytes of any other request: a key and a few numbers."""
 MAX_HELD_BYTES = 2**29
@@ -172,6 +170,7 @@ class Guard:
             if path.startswith(MODELS):
                 await self._download(scope, send, path, key=caller.key)
                 return
+            scope = {**scope, NODE: caller.node}
             await self._app(scope, _replay(parts, receive), self._watched(scope, send, path))
         finally:
             _less(self._held, caller.key, held)
@@ -267,9 +266,10 @@ def _is_own_reply(body: bytes, *, node: int) -> bool:
         Whether the message may be forwarded.
     """
     try:
+        head, _ = unframed(body)
         pushed = PushMessagesRequest()
-        pushed.ParseFromString(body)
-    except DecodeError:
+        pushed.ParseFromString(head)
+    except (DecodeError, ValueError):
         return False
     if len(pushed.messages_list) != 1 or len(pushed.message_object_trees) != 1:
         return False

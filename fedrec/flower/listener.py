@@ -8,8 +8,8 @@ import time
 import uvicorn
 
 from fedrec.errors import ServiceError
+from fedrec.flower.asgi import Asgi
 from fedrec.flower.door import Door, listen
-from fedrec.flower.guard import Asgi
 from fedrec.protocol.tls import Certificates
 
 _START_SECONDS = 30.0

@@ -26,12 +26,15 @@ from flwr.proto.control_pb2 import (
     UnregisterNodeRequest,
 )
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
+from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.serverapp import Grid
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors.http.utils import add_headers
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.runtime.tracing import RuntimeTracingInterceptor
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -42,9 +45,12 @@ from fedrec.errors import ServiceError
 from fedrec.flower.door import Door
 from fedrec.flower.downloads import Downloads
 from fedrec.flower.envelope import set_task_identity
-from fedrec.flower.grid import PrivateGrid, Secret
-from fedrec.flower.guard import Asgi, Guard, OnlyWithSecret, Sighting
+from fedrec.flower.grid import PrivateGrid
+from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret, Sighting
 from fedrec.flower.listener import Listener
+from fedrec.flower.mailboxes import Mailboxes
+from fedrec.flower.messages import Messages
+from fedrec.flower.runtime import InProcessRuntime
 from fedrec.protocol.tls import Certificates
 
 LOOPBACK = "127.0.0.1"
@@ -61,6 +67,26 @@ publisher = "fedrec"
 serverapp = "fedrec.server.server_app:none"
 clientapp = "fedrec.clients.client_app:none"
 """
+
+
+class Secret:
+    """Add this process's secret to every request of Flower's clients."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Add the header and send the request.
+
+        Args:
+            context: Flower's context of the request.
+            call_next: sends the request.
+
+        Returns:
+            The response.
+        """
+        add_headers(context.request, {SECRET_HEADER: self._secret})
+        return call_next(context)
 
 
 class SuperLinkHost:
@@ -116,7 +142,12 @@ class SuperLinkHost:
             isolation="process",
             runtime_dependency_install=False,
         )
-        app: Asgi = create_app(config, SuperLinkLifespan)
+        app = create_app(config, SuperLinkLifespan)
+        state = app.state.linkstate_factory.state()
+        if not isinstance(state, InMemoryLinkState):
+            raise ServiceError("Flower's state isn't in memory")
+        self._state, self._mailboxes = state, Mailboxes()
+        self._messages = Messages(app, state, self._mailboxes)
         self._secret = secrets.token_hex(32)
         self._private = Listener(
             OnlyWithSecret(app, secret=self._secret),
@@ -129,7 +160,7 @@ class SuperLinkHost:
         door = Door()
         self._public = Listener(
             Guard(
-                app,
+                self._messages,
                 admitted=self._admitted.get,
                 on_refusal=on_refusal,
                 door=door,
@@ -151,6 +182,7 @@ class SuperLinkHost:
 
     def stop(self) -> None:
         """Stop listening, after the running requests are finished."""
+        self._mailboxes.close()
         self._public.stop()
         self._private.stop()
 
@@ -205,45 +237,49 @@ class SuperLinkHost:
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         with self._control() as control:
             control.StartRun(StartRunRequest(fab=fab_to_proto(fab), federation=""))
-        grid = PrivateGrid(
-            self._address, authority=self._authority, token=self._task_token(), secret=self._secret
-        )
-        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
-        heartbeat.start()
-        context: Context | None = None
-        status = "failed"
-        try:
-            given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
-            context, run = context_from_proto(given.context), run_from_proto(given.run)
-            set_task_identity(run_id=run.run_id, node_id=context.node_id)
-            context.run_config = get_fused_config_from_fab(content, run)
-            grid.set_run(run)
-            yield grid, context
-            status = "completed"
-        finally:
-            heartbeat.stop()
-            # Flower ends the run itself when its heartbeat is missed.
-            with suppress(httpx.HTTPError, RuntimeError, OSError):
-                if context is not None:
-                    output = PushTaskOutputRequest(
-                        context=context_to_proto(context), sub_status=status, details=""
-                    )
-                    grid._runtime_client.PushTaskOutput(output)
-            grid.close()
+        with self._runtime(RuntimeTokenHttpInterceptor(token=self._task_token())) as runtime:
+            heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(runtime))
+            heartbeat.start()
+            context: Context | None = None
+            status = "failed"
+            try:
+                given = runtime.PullTaskInput(PullTaskInputRequest())
+                context, run = context_from_proto(given.context), run_from_proto(given.run)
+                set_task_identity(run_id=run.run_id, node_id=context.node_id)
+                context.run_config = get_fused_config_from_fab(content, run)
+                grid = PrivateGrid(
+                    InProcessRuntime(self._state, self._mailboxes, run_id=run.run_id), self._mailboxes
+                )
+                grid.set_run(run)
+                yield grid, context
+                status = "completed"
+            finally:
+                heartbeat.stop()
+                # Flower ends the run itself when its heartbeat is missed.
+                with suppress(httpx.HTTPError, RuntimeError, OSError):
+                    if context is not None:
+                        output = PushTaskOutputRequest(
+                            context=context_to_proto(context), sub_status=status, details=""
+                        )
+                        runtime.PushTaskOutput(output)
 
-    def _task_token(self) -> str:
-        """Acquire the run's ServerApp task; return its token."""
-        client = RuntimeHttpClient.from_server_address(
+    def _runtime(self, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
+        """Return a client of the Runtime API on the private listener."""
+        return RuntimeHttpClient.from_server_address(
             server_address=self._address,
             insecure=False,
             root_certificates=self._authority,
             interceptors=[
                 RuntimeTracingInterceptor(),
-                RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+                RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
+                *interceptors,
                 Secret(self._secret),
             ],
         )
-        with client:
+
+    def _task_token(self) -> str:
+        """Acquire the run's ServerApp task; return its token."""
+        with self._runtime() as client:
             deadline = time.monotonic() + _START_SECONDS
             while time.monotonic() < deadline:
                 answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))

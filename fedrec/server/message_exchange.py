@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 Reply = TypeVar("Reply", bound=Strict)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.2
 _PAUSE_PART = 0.05
-"""Each poll is a request to the SuperLink, so the pause between polls grows with the time waited."""
+"""The pause between polls grows with the time waited, since each takes time that the replies need too."""
 
 
 @dataclass(frozen=True)

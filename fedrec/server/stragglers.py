@@ -13,7 +13,7 @@ from typing import Any
 from fedrec.config import PATIENCE
 
 _FLOOR_SECONDS = 2.0
-"""No phase ends earlier: an idle daemon polls for messages every 1.5 s."""
+"""No phase ends earlier: a merchant's connection may just have been lost and made again."""
 _RECENT = 9
 _QUORUM = 0.75
 _LATE_IN_A_ROW = 2

@@ -21,13 +21,14 @@ from flwr.supercore.date import now
 from fedrec.flower import door as doors
 from fedrec.flower import guard
 from fedrec.flower.door import Buckets, Door
-from fedrec.flower.guard import MAX_OTHER_BYTES, MAX_PUSH_BYTES, MAX_REQUEST_BYTES, OBJECT, PUSH, Guard
+from fedrec.flower.framing import PULL, PUSH, framed, unframed
+from fedrec.flower.guard import MAX_OTHER_BYTES, MAX_PUSH_BYTES, MAX_REQUEST_BYTES, OBJECT, Guard
 from fedrec.flower.listener import Listener
 from fedrec.protocol.tls import Certificates
 from tests.support.callers import CLIENT, KEY, NODE, Call, Headers, admitted, pushed, signed_headers
 from tests.support.daemons import public_pem
 
-PULL = "/v1/fleet/pull-messages"
+HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 MIB = 2**20
 
 
@@ -181,11 +182,11 @@ def chain(length: int) -> ObjectTree:
         pushed(src_node_id=9),
         pushed(src_node_id=1),
         pushed(dst_node_id=9),
-        pushed() + pushed(),
+        framed(2 * unframed(pushed())[0], ()),
         pushed()[:-1],
         b"",
-        b"\xff" * 1000,
-        b"\x1a\x00" * 50_000,
+        framed(b"\xff" * 1000, ()),
+        framed(b"\x1a\x00" * 50_000, ()),
         pushed(tree=ObjectTree(object_id="short")),
         pushed(tree=doubling(4)),
         pushed(tree=chain(6)),
@@ -459,13 +460,15 @@ def test_admission_follows_the_host(tmp_path: Path, certificates: Certificates) 
     try:
         node = host.admit(public_pem(KEY))
         assert host.nodes() == {public_pem(KEY): node} and node != NODE
-        url = f"https://127.0.0.1:{host.port}{PULL}"
+        url, beat = (f"https://127.0.0.1:{host.port}{path}" for path in (PULL, HEARTBEAT))
         headers = {name.decode(): value.decode() for name, value in signed_headers()}
         with httpx.Client(verify=context_of(certificates)) as client:
             # Flower itself finds nobody's node number in it.
             headers["content-type"] = "application/protobuf"
-            assert client.post(url, content=b"", headers=headers).status_code == 401
-            assert told == [f"{PULL} (a key that is not admitted, or a clock that is off)"]
+            assert client.post(beat, content=b"", headers=headers).status_code == 401
+            assert told == [f"{HEARTBEAT} (a key that is not admitted, or a clock that is off)"]
+            answer = client.post(url, content=b"0", headers=headers)
+            assert (answer.status_code, answer.content) == (200, b"")
             host.revoke(node)
             assert host.nodes() == {}
             assert client.post(url, content=b"", headers=headers).status_code == 401

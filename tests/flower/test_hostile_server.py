@@ -30,6 +30,7 @@ from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower import error_reply, fleet, new_message, set_task_identity, superlink
 from fedrec.flower.clock import ask_clock, clock_fault
 from fedrec.flower.fleet import FleetLink
+from fedrec.flower.framing import MOST_OBJECTS, MOST_TOGETHER, framed
 from fedrec.flower.guard import Guard
 from fedrec.protocol.messages import CloseRequest, JoinReply, JoinRequest, UnmaskRequest
 from fedrec.protocol.shape import shape_of
@@ -118,8 +119,8 @@ def wire(message: Any) -> bytes:
     return encoded
 
 
-def offer(*, objects: int = 1) -> bytes:
-    """A message on offer, as it comes from the server: its head, and the tree of its objects."""
+def offer(*with_objects: bytes, objects: int = 1) -> bytes:
+    """A message on offer, as it comes from the server: its head, the tree of its objects, some of them."""
     metadata: dict[str, Any] = {
         "run_id": 1,
         "message_id": "a" * 64,
@@ -131,11 +132,12 @@ def offer(*, objects: int = 1) -> bytes:
     head = MessageProto(metadata=Metadata(**metadata), content=RecordDictProto())
     children = [ObjectTree(object_id=f"{number:064x}") for number in range(1, objects)]
     tree = ObjectTree(object_id="a" * 64, children=children)
-    return wire(PullMessagesResponse(messages_list=[head], message_object_trees=[tree]))
+    return framed(wire(PullMessagesResponse(messages_list=[head], message_object_trees=[tree])), with_objects)
 
 
 def only_head() -> bytes:
-    return wire(PullMessagesResponse(messages_list=[MessageProto(metadata=Metadata(run_id=1))]))
+    head = MessageProto(metadata=Metadata(run_id=1))
+    return framed(wire(PullMessagesResponse(messages_list=[head])), ())
 
 
 def found(content: bytes) -> bytes:
@@ -218,16 +220,37 @@ def test_a_message_that_cant_be_put_together_is_a_lost_connection(
     assert (OBJECT in server.asked) == (pull != only_head())
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        offer(b"RecordDict,,2\x00{}"),
+        framed(b"", ()),
+        offer()[:-1],
+        b"\xff\xff\xff\xff" + offer(),
+        offer(*(b"%d" % number for number in range(MOST_OBJECTS + 1))),
+        offer(bytes(MOST_TOGETHER + 1)),
+        offer(bytes(MOST_TOGETHER), bytes(1)),
+    ],
+    ids=["another's object", "no head", "cut off", "endless", "many", "large", "large together"],
+)
+def test_objects_that_come_with_a_message_are_checked_before_any_is_built(
+    server: HostileServer, certificates: Certificates, body: bytes
+) -> None:
+    server.answers[PULL] = Told(body)
+    with pytest.raises(ConnectionLostError), link_to(server, certificates) as link:
+        link.receive()
+    assert OBJECT not in server.asked
+
+
 def test_a_body_in_chunks_is_not_read_whatever_size_is_stated_beside_them(
     server: HostileServer, certificates: Certificates
 ) -> None:
     """Chunks go before the stated size: without end they would fill the merchant's memory."""
     link = link_to(server, certificates)
-    answer = PullMessagesResponse().SerializeToString()
     with link:
-        server.answers[PULL] = Told(answer)
+        server.answers[PULL] = Told()
         assert link.receive() is None
-        server.answers[PULL] = Told(b"%x\r\n%s\r\n0\r\n\r\n" % (len(answer), answer), 200, CHUNKED)
+        server.answers[PULL] = Told(b"1\r\nx\r\n0\r\n\r\n", 200, CHUNKED)
         with pytest.raises(ConnectionLostError, match="chunks"):
             link.receive()
 

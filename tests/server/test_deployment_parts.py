@@ -21,6 +21,8 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ConfigError, TrainingError
 from fedrec.flower.grid import PrivateGrid
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
+from fedrec.flower.mailboxes import Mailboxes
+from fedrec.flower.runtime import InProcessRuntime
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement, read_file
@@ -167,24 +169,25 @@ def test_a_certificate_for_a_public_name_alone_serves(tmp_path: Path) -> None:
 def test_a_run_that_flower_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
     certificates = make_server_certificates(tmp_path, hosts=("127.0.0.1",))
-    closed: list[PrivateGrid] = []
-    close = PrivateGrid.close
+    closed: list[RuntimeHttpClient] = []
+    close = RuntimeHttpClient.close
 
-    def remember(self: PrivateGrid) -> None:
+    def remember(self: RuntimeHttpClient) -> None:
         closed.append(self)
         close(self)
 
     def none(client: RuntimeHttpClient, request: object) -> None:
         raise RuntimeError("no input for this task")
 
-    monkeypatch.setattr(PrivateGrid, "close", remember)
+    monkeypatch.setattr(RuntimeHttpClient, "close", remember)
     monkeypatch.setattr(RuntimeHttpClient, "PullTaskInput", none)
     host = SuperLinkHost(certificates=certificates, private=certificates, host="127.0.0.1", port=0)
     host.start()
     try:
         with pytest.raises(RuntimeError, match="no input for this task"), host.open_run():
             raise AssertionError("the run was handed out")
-        assert len(closed) == 1
+        # One that acquired the task, and one that asked for its input.
+        assert len(closed) == 2
     finally:
         host.stop()
 
@@ -431,8 +434,6 @@ def test_a_forged_reply_is_the_only_one_lost() -> None:
     from flwr.proto.message_pb2 import Metadata, ObjectTree
     from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 
-    from fedrec.flower.grid import PrivateGrid
-
     class Client:
         confirmed = 0
 
@@ -451,8 +452,7 @@ def test_a_forged_reply_is_the_only_one_lost() -> None:
         def ConfirmMessageReceived(self, request: object) -> None:  # noqa: N802
             self.confirmed += 1
 
-    grid = PrivateGrid("127.0.0.1:1", authority=b"", token="t", secret="s")
-    grid._client = Client()  # type: ignore[assignment]
+    grid = PrivateGrid(cast("InProcessRuntime", Client()), Mailboxes())
     found: list[Message] = list(grid.pull_messages(["a", "b"]))
     assert [message.metadata.reply_to_message_id for message in found] == ["a", "b"]
     assert all(message.has_error() for message in found)
@@ -509,7 +509,6 @@ def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting(
     from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
     from fedrec.flower import new_message, set_task_identity
-    from fedrec.flower.grid import PrivateGrid
 
     set_task_identity(run_id=1, node_id=1)
     replies = {}
@@ -544,8 +543,7 @@ def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting(
 
         def ConfirmMessageReceived(self, request: object) -> None: ...  # noqa: N802
 
-    grid = PrivateGrid("127.0.0.1:1", authority=b"", token="t", secret="s")
-    grid._client = Client()  # type: ignore[assignment]
+    grid = PrivateGrid(cast("InProcessRuntime", Client()), Mailboxes())
 
     def texts(waiting: set[str]) -> list[str]:
         found = list(grid.pull_messages(waiting))

@@ -15,6 +15,7 @@ from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.date import now
 
+from fedrec.flower.framing import framed
 from tests.support.daemons import public_pem
 
 KEY = ec.generate_private_key(ec.SECP384R1())
@@ -44,8 +45,7 @@ def pushed(**changes: Any) -> bytes:
     given = changes.pop("tree", ObjectTree(object_id="b" * 64))
     head = Message(metadata=Metadata(**(said | changes)))
     request = PushMessagesRequest(node=Node(node_id=NODE), messages_list=[head], message_object_trees=[given])
-    encoded: bytes = request.SerializeToString()
-    return encoded
+    return framed(request.SerializeToString(), ())
 
 
 class Call:
