@@ -187,7 +187,7 @@ class Merchant:
         }
         started = time.monotonic()
         with httpx.Client(verify=self._context, timeout=30) as client:
-            client.post(self._url, content=b"", headers=headers)
+            client.post(self._url, content=b"0", headers=headers)
         return time.monotonic() - started
 
 
