@@ -51,6 +51,22 @@ def unframed(body: bytes) -> tuple[bytes, dict[str, bytes]]:
     Raises:
         ValueError: :func:`framed` can't have written it, or it is too large.
     """
+    head, *objects = parts_of(body)
+    return head, {get_object_id(part): part for part in objects}
+
+
+def parts_of(body: bytes) -> list[bytes]:
+    """Read a body without hashing its objects.
+
+    Args:
+        body: the body, from an untrusted party.
+
+    Returns:
+        The head, and then the contents of objects.
+
+    Raises:
+        ValueError: :func:`framed` can't have written it, or it is too large.
+    """
     parts: list[bytes] = []
     at = 0
     while at < len(body):
@@ -61,7 +77,7 @@ def unframed(body: bytes) -> tuple[bytes, dict[str, bytes]]:
         parts.append(body[start:at])
     if not parts or len(parts[0]) > MOST_HEAD_BYTES or sum(map(len, parts[1:])) > MOST_TOGETHER:
         raise ValueError("a message has no head, or is too large")
-    return parts[0], {get_object_id(part): part for part in parts[1:]}
+    return parts
 
 
 def small_ones(ids: Iterable[str], content_of: Callable[[str], bytes]) -> dict[str, bytes]:

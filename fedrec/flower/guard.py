@@ -21,7 +21,7 @@ from fedrec.flower.admission import Admitted, Caller, caller_of
 from fedrec.flower.asgi import Asgi, Receive, Scope, Send
 from fedrec.flower.door import Door
 from fedrec.flower.downloads import MOST_PER_KEY, Downloads, send_download
-from fedrec.flower.framing import MOST_FRAMED_BYTES, PUSH, unframed
+from fedrec.flower.framing import MOST_FRAMED_BYTES, PUSH, parts_of
 from fedrec.flower.messages import LEAVE, NODE
 from fedrec.flower.objects import check_tree
 from fedrec.protocol.bundle_offer import MODELS
@@ -266,9 +266,8 @@ def _is_own_reply(body: bytes, *, node: int) -> bool:
         Whether the message may be forwarded.
     """
     try:
-        head, _ = unframed(body)
         pushed = PushMessagesRequest()
-        pushed.ParseFromString(head)
+        pushed.ParseFromString(parts_of(body)[0])
     except (DecodeError, ValueError):
         return False
     if len(pushed.messages_list) != 1 or len(pushed.message_object_trees) != 1:
