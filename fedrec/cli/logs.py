@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from fedrec._internal.files import OPEN_FLAGS
 from fedrec._internal.text import one_line
@@ -81,6 +81,14 @@ def _shorten(record: logging.LogRecord) -> bool:
     return True
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to the stderr of the moment; that of the start may be closed, as after a test that took it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 class _PrivateFile(logging.handlers.RotatingFileHandler):
     """A rotating file that only its owner can read, also after rotation."""
 
@@ -101,7 +109,7 @@ def start_logging(folder: Path, *, name: str, style: LogFormat) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     formatter = _Json() if style == "json" else _Text()
     handlers: list[logging.Handler] = [
-        logging.StreamHandler(sys.stderr),
+        _Stderr(),
         _PrivateFile(folder / f"{name}.log", maxBytes=_BYTES, backupCount=_FILES),
     ]
     for handler in handlers:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import logging.config
 import os
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,19 @@ def test_every_logger_arrives_in_the_file_as_text(tmp_path: Path) -> None:
     logging.getLogger("uvicorn.error").warning("third")
     lines = written(tmp_path)
     assert [line.split(" ", 2)[2] for line in lines] == ["INFO first é", "ERROR second", "WARNING third"]
+
+
+def test_a_stream_that_was_closed_after_the_start_breaks_no_entry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the runner of a test leaves one behind: every entry would print a traceback on the real stderr."""
+    with io.StringIO() as taken, redirect_stderr(taken):
+        logs.start_logging(tmp_path, name="client", style="text")
+        logging.getLogger("fedrec.a").info("first")
+        assert "first" in taken.getvalue()
+    logging.getLogger("fedrec.a").info("second")
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and shown.endswith("INFO second\n")
 
 
 def test_every_line_of_json_is_one_entry(tmp_path: Path) -> None:
