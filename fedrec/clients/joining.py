@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fedrec.clients.context import MerchantContext
+import logging
+
+from fedrec._internal.text import one_line
+from fedrec.clients.context import MerchantContext, OpenTraining
 from fedrec.clients.store_types import TrainingSecrets
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.ledger_entries import rotations
@@ -11,7 +14,8 @@ from fedrec.privacy.aggregation.scheme import HolderScheme, Scheme
 from fedrec.privacy.identity import SealingKey, SigningIdentity
 from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.refusals import refusal_of
+from fedrec.protocol.schema import MAX_REASON, sha256_hex
 from fedrec.protocol.statements import (
     ENCRYPTION_KEY_CONTEXT,
     JOINED_CONTEXT,
@@ -23,6 +27,8 @@ from fedrec.protocol.statements import (
     SignedSealingKey,
 )
 from fedrec.protocol.statements import SealingKey as SealingKeyStatement
+
+_log = logging.getLogger(__name__)
 
 
 def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
@@ -36,7 +42,8 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
         request: the server's proposal.
 
     Returns:
-        The signed reply and its blobs.
+        The signed reply and its blobs. Where the training was joined before, and a rule or the budget left
+        doesn't allow it any more, the reply says so.
 
     Raises:
         RefusedError: the plan breaks a rule, which the message names, or the training is closed.
@@ -44,13 +51,15 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
 
     """
     plan, store = request.plan, context.store
-    if plan.training_id not in store.open_trainings():
-        # One that was joined is joined again after a restart of the server, which may need this merchant's
-        # answer about a sum; a new round is refused.
+    # One that was joined is joined again after a restart, since the others may need this merchant's answer
+    # about a sum that they were charged for; a new round is refused.
+    rejoins = plan.training_id in store.open_trainings()
+    if not rejoins:
         context.check_not_suspended()
     context.check_server(plan)
     context.follow_roster(request)
-    context.policy.check(plan)
+    if not rejoins:
+        context.policy.check(plan)
     check_terms(plan)
     if plan.key_of(context.name) != context.identity.public:
         earlier = {rotation.old_key for rotation in rotations(context.ledger.entries())}
@@ -62,8 +71,9 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
             code="plan",
         )
     joined = context.prepare_training(plan)
-    context.allow(joined)
-    context.ledger.check_ahead(context.first_cost(joined), figures=context.figures_cost(joined))
+    refusal = _refusal(context, joined)
+    if refusal is not None and not rejoins:
+        raise refusal
     context.expire()
     if store.is_closed(plan.training_id):
         raise RefusedError("this training was closed", code="training")
@@ -77,8 +87,7 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
     )
     context.check_seeded(stored, plan)
     store.mark_active(plan.training_id, now=context.now())
-    context.precompute_costs(joined)
-    return join_reply(
+    reply, sent = join_reply(
         plan,
         stored.secrets,
         merchant=context.name,
@@ -86,6 +95,27 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
         seeded=context.is_seeded(plan),
         head=context.signed_head(plan, 0, "joined"),
     )
+    if refusal is None:
+        context.precompute_costs(joined)
+        return reply, sent
+    _log.warning(
+        "training %s, which was joined under earlier rules: %s; nothing more of it is charged, and this "
+        "merchant only helps to open the sums of its rounds, until the rule is loosened",
+        plan.training_id[:16],
+        refusal,
+    )
+    store.note_refusal(kind="query.join", reason=one_line(refusal, most=MAX_REASON))
+    return reply.model_copy(update={"refused": refusal_of(refusal)}), sent
+
+
+def _refusal(context: MerchantContext, joined: OpenTraining) -> RefusedError | None:
+    """Return why the rules in force, or the budget left, allow no round of a training; None if they do."""
+    try:
+        context.allow(joined)
+        context.ledger.check_ahead(context.first_cost(joined), figures=context.figures_cost(joined))
+    except RefusedError as error:
+        return error
+    return None
 
 
 def check_terms(plan: TrainingPlan) -> None:

@@ -50,6 +50,9 @@ class JoinRequest(Strict):
 class JoinReply(Strict):
     """A merchant joins, or refuses with a reason.
 
+    A refusal that is signed is that of a merchant that joined before, and whose rules have become stricter:
+    it contributes to no more rounds, and still answers about the sums of those that were begun.
+
     ``signature`` is the merchant's Ed25519 signature over the canonical bytes of
     :class:`fedrec.protocol.statements.Joined`. ``head`` is the head of its ledger; a server without a receipt
     for this merchant issues the first one for it. Blob ``encryption-key`` is the training's public key, if

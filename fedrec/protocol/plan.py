@@ -290,7 +290,7 @@ class TrainingPlan(Strict):
         if (figures.noise_multiplier is not None) != self.privacy_mode.private:
             raise ValueError("site figures have a noise multiplier exactly where the mode is private")
         if self.upload_window is not None:
-            raise ValueError("site figures need merchants that are connected together: give no upload window")
+            raise ValueError("site figures are of the final model: leave out window or site_figures")
         if self.last_round > MAX_ROUNDS:
             raise ValueError(f"with the round of site figures there are more than {MAX_ROUNDS} rounds")
 

@@ -62,6 +62,8 @@ class Attendance:
         nodes: node ids of the merchants and witnesses that have joined, by name; one stays here while it is
             away.
         seeded: whether any merchant said, when it joined, that its noise comes from a seed.
+        abstaining: merchants that joined and whose own rules have allowed no more rounds since, with the
+            reason; they only answer about sums.
         closed_by: merchants that have closed the training on their side; they never join it again.
         encryption_key: the holder's signed statement of ``encryption_key_bytes``; None in schemes without
             one.
@@ -81,6 +83,7 @@ class Attendance:
     roster_update: Callable[[], RosterUpdate | None] = lambda: None
     nodes: dict[str, int] = field(default_factory=dict)
     seeded: bool = False
+    abstaining: dict[str, str] = field(default_factory=dict)
     closed_by: set[str] = field(default_factory=set)
     encryption_key: SignedEncryptionKey | None = None
     encryption_key_bytes: bytes = b""
@@ -92,6 +95,16 @@ class Attendance:
     def merchant_nodes(self) -> dict[str, int]:
         """Node ids of the merchants that have joined, by name, without the witnesses."""
         return {name: node for name, node in self.nodes.items() if name in self.plan.signing_keys}
+
+    @property
+    def _contributors(self) -> set[str]:
+        """The merchants that have joined and whose rules allow the training's rounds."""
+        return set(self.merchant_nodes) - set(self.abstaining)
+
+    @property
+    def rules_forbid_rounds(self) -> bool:
+        """Whether so many merchants' own rules refuse that no round can have enough contributors."""
+        return self.plan.cohort - len(self.abstaining) < self.plan.min_contributors
 
     @property
     def sealing_keys(self) -> tuple[SignedSealingKey, ...]:
@@ -112,11 +125,11 @@ class Attendance:
         self.use_sealing_keys(kept)
         present = self.present()
         failed = self._ask(sorted(present), present=present, seconds=OPENING_SECONDS, most=self.timeout)
-        if len(self.merchant_nodes) < self.plan.min_contributors:
+        if len(self._contributors) < self.plan.min_contributors:
             told = [f"{name}: {reason}" for name, reason in self.refusals.items()] + failed
             silent = sorted({peer.name for peer in self.plan.roster} - {*self.nodes, *self.refusals})
             raise CohortIncompleteError(
-                f"{len(self.merchant_nodes)} of {self.plan.cohort} merchants joined, "
+                f"{len(self._contributors)} of {self.plan.cohort} merchants joined, "
                 f"{self.plan.min_contributors} are needed"
                 + (f" ({told[0]})" if told else "")
                 + (f"; not there: {listed(silent)}" if silent else "")
@@ -150,7 +163,7 @@ class Attendance:
 
     def _can_begin(self) -> bool:
         """Return whether a training could begin with the merchants that have joined."""
-        return self.missing_keys() is None and len(self.merchant_nodes) >= self.plan.min_contributors
+        return self.missing_keys() is None and len(self._contributors) >= self.plan.min_contributors
 
     def admit(self, names: Collection[str]) -> set[str]:
         """Let merchants in that come and go, without waiting for any: an answer is taken by a later call.
@@ -174,6 +187,15 @@ class Attendance:
             self._ask(due, present=present, seconds=0.0, most=0.0)
         return self._connected(present)
 
+    def ask_again(self) -> None:
+        """Ask those that have joined once more, so that a merchant whose rules have changed says so.
+
+        Before a round for which the others would be charged in vain.
+        """
+        present = self.present()
+        joined = sorted(set(self.merchant_nodes.values()) & present)
+        self._ask(joined, present=present, seconds=LATE_SECONDS, most=OPENING_SECONDS)
+
     def refresh(self, *, excluded: Collection[str]) -> set[str]:
         """Let in who has come since the last round, and check that enough are connected.
 
@@ -190,20 +212,21 @@ class Attendance:
         """
         present = self.present()
         self._take_answers(present)
-        if len(self._connected(present)) < len(self._expected):
+        if len(self._connected(present)) < len(self._expected) or self.abstaining:
             due = self._due(present)
             if due:
                 self._ask(due, present=present, seconds=LATE_SECONDS, most=LATE_SECONDS)
         everybody = self._connected(present)
         self._check_members(everybody)
         connected = everybody.intersection(self.plan.signing_keys)
-        if len(connected - set(excluded)) < self.plan.min_contributors:
+        if len(connected - {*excluded, *self.abstaining}) < self.plan.min_contributors:
             away = sorted({peer.name for peer in self.plan.roster} - connected)
             raise CohortIncompleteError(
                 f"{counted(len(connected), 'merchant is', plural='merchants are')} connected, "
                 f"{self.plan.min_contributors} are needed"
                 + (f"; away: {listed(away)}" if away else "")
                 + (f"; left out: {listed(sorted(excluded))}" if excluded else "")
+                + "".join(f"; {name} takes part no more: {why}" for name, why in self.abstaining.items())
             )
         return connected
 
@@ -233,8 +256,9 @@ class Attendance:
         return JoinRequest(plan=self.plan, update=update)
 
     def _due(self, present: set[int]) -> list[int]:
-        """Return the nodes that haven't joined and are to be asked now."""
-        return [node for node in sorted(present - set(self.nodes.values())) if self._pauses.is_due(node)]
+        """Return the nodes that haven't joined, or whose rules refuse, and are to be asked now."""
+        settled = {node for name, node in self.nodes.items() if name not in self.abstaining}
+        return [node for node in sorted(present - settled) if self._pauses.is_due(node)]
 
     def _connected(self, present: set[int]) -> set[str]:
         return {name for name, node in self.nodes.items() if node in present}
@@ -306,9 +330,10 @@ class Attendance:
         """
         reply = answer.body
         name = reply.merchant
-        if name not in self._expected or self.nodes.get(name) in present:
+        known = self.nodes.get(name)
+        if name not in self._expected or (known in present and known != answer.node_id):
             return
-        if reply.refused is not None:
+        if reply.refused is not None and reply.signature is None:
             self.refusals[name] = str(reply.refused)
             if reply.refused.code == "training" and self.signer.names().get(answer.node_id) == name:
                 self.closed_by.add(name)
@@ -323,7 +348,11 @@ class Attendance:
         except ProtocolError as error:
             self.refusals[name] = str(error)
             return
-        self.refusals.pop(name, None)
+        if reply.refused is None:
+            self.refusals.pop(name, None)
+            self.abstaining.pop(name, None)
+        else:
+            self.refusals[name] = self.abstaining[name] = str(reply.refused)
         self.nodes[name] = answer.node_id
         self.seeded |= reply.seeded
         if (

@@ -89,7 +89,7 @@ class Coordinator(TrainingRunner):
             self._cohort.open(self.checkpoint.sealing_keys())
         except CohortIncompleteError:
             # If no round is left, a missing merchant may have closed the training before a crash.
-            if not over or figures_left:
+            if not over or (figures_left and not self._cohort.rules_forbid_rounds):
                 raise
         if self._cohort.sealing_keys:
             self.checkpoint.keep_sealing_keys(self._cohort.sealing_keys)
@@ -104,6 +104,8 @@ class Coordinator(TrainingRunner):
         self._conduct = Conduct(self.plan, state=self.checkpoint.conduct())
         for round_number in range(first, self.plan.rounds + 1):
             self.before_round(self._lost_to_refusals)
+            if self._lost_to_refusals:
+                self._cohort.ask_again()
             self._connected = frozenset(self._cohort.refresh(excluded=self._conduct.complaints.excluded))
             self.checkpoint.reserve(round_number, conduct=self._conduct.state())
             record, stop = self._round(round_number, take=self._apply)
@@ -116,8 +118,17 @@ class Coordinator(TrainingRunner):
                 raise TrainingError(stop)
 
     def _site_figures(self) -> None:
-        """Run the round of site figures after the last one, at most once, and store what came of it."""
+        """Run the round of site figures after the last one, at most once, and store what came of it.
+
+        It isn't begun where too few merchants' rules allow it by now: the others would be charged for it.
+        """
         self.before_round(self._lost_to_refusals)
+        self._cohort.ask_again()
+        if self._cohort.rules_forbid_rounds:
+            for name, reason in self._cohort.abstaining.items():
+                self._note(self.plan.last_round, name, reason)
+            _log.warning("no site figures: too few merchants' rules allow them; nobody is charged for them")
+            return
         self._connected = frozenset(self._cohort.refresh(excluded=self._conduct.complaints.excluded))
         self.checkpoint.reserve_figures()
         found: list[list[int]] = []

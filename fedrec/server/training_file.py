@@ -64,6 +64,11 @@ class TrainingFile(TrainingOptions):
     def _only_one_round_has_a_window(self) -> Self:
         if self.window is not None and self.method != "one-round":
             raise ValueError("window is the time in which the uploads of method = 'one-round' may arrive")
+        if self.window is not None and self.site_figures is not None:
+            raise ValueError(
+                "site_figures are of the final model, which there is only after the window: merchants would "
+                "have to come a second time; leave out window or site_figures"
+            )
         return self
 
 

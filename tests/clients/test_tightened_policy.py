@@ -18,6 +18,7 @@ from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest
 from fedrec.protocol.plan import Peer, TrainingPlan, roster_fingerprint
 from fedrec.protocol.site_figures import SiteFigures
 from fedrec.protocol.statements import Receipt, SignedSealingKey
+from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.round_records import RoundRecord
 from fedrec.server.server_home import ServerHome
 from tests.support.cohort import Cohort
@@ -114,6 +115,89 @@ def test_site_figures_that_are_forbidden_in_mid_training_go_on_without_the_merch
     assert "policy 'site_figures'" in coordinator.refusals["round 3, m0"]
     assert [len(cohort.charges(name)) for name in cohort.names] == [2, 3, 3, 3]
     assert sorted(answers(merchant)) == [1, 2, 3]
+
+
+def test_forbidden_site_figures_that_need_every_merchant_charge_nobody(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=1, site_figures=FIGURES, min_contributors=4)
+    coordinator, records = cohort.coordinator(plan)
+
+    def forbid(record: RoundRecord) -> None:
+        records.append(record)
+        cohort.merchants["m0"].use_policy(cohort.policy.model_copy(update={"site_figures": False}))
+
+    coordinator.on_round = forbid
+    coordinator.run()
+    assert records[0].opened and coordinator.checkpoint.figures() is None
+    assert "policy 'site_figures'" in coordinator.refusals["round 2, m0"]
+    assert [len(cohort.charges(name)) for name in cohort.names] == [1, 1, 1, 1]
+    # The training is over and closed.
+    assert not any(merchant.store.open_trainings() for merchant in cohort.merchants.values())
+
+
+def test_a_merchant_that_restarts_with_a_stricter_rule_still_opens_sums_and_is_not_charged(
+    tmp_path: Path,
+) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=4, threshold=4)
+    coordinator, records = cohort.coordinator(plan)
+
+    def tighten(record: RoundRecord) -> bool:
+        records.append(record)
+        return record.round == 2
+
+    coordinator.on_round = tighten
+    coordinator.close = lambda: None  # type: ignore[method-assign]
+    coordinator.run()
+    # Client and server start again. Without this member's answer no sum could be opened.
+    cohort.restart("m0")
+    merchant = cohort.merchants["m0"]
+    merchant.use_policy(cohort.policy.model_copy(update={"largest_sample_rate": 0.1}))
+    again, later = cohort.coordinator(plan)
+    told: list[str] = []
+
+    def loosen(record: RoundRecord) -> None:
+        later.append(record)
+        told.append(again.refusals.get("m0", ""))
+
+    again.on_round = loosen
+    again.run()
+    assert [(record.round, record.opened, record.contributors) for record in later] == [
+        (2, True, 4),
+        (3, True, 3),
+        (4, True, 3),
+    ]
+    assert told[1].startswith("policy 'largest_sample_rate'")
+    assert [len(cohort.charges(name)) for name in cohort.names] == [2, 4, 4, 4]
+    assert answers(merchant) == [1, 2, 3, 4]
+    # One that never joined is refused outright.
+    with pytest.raises(RefusedError, match="largest_sample_rate"):
+        merchant.join(JoinRequest(plan=cohort.plan(rounds=3)))
+
+
+def test_others_are_not_charged_for_rounds_that_a_stricter_rule_makes_impossible(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=4, min_contributors=4)
+    coordinator, records = cohort.coordinator(plan)
+    merchant = cohort.merchants["m0"]
+
+    def tighten(record: RoundRecord) -> None:
+        records.append(record)
+        merchant.use_policy(cohort.policy.model_copy(update={"largest_sample_rate": 0.1}))
+
+    coordinator.on_round = tighten
+    with pytest.raises(CohortIncompleteError, match=r"m0 takes part no more: policy 'largest_sample_rate'"):
+        coordinator.run()
+    # The round in which it was found is lost; no other one is begun.
+    assert [record.opened for record in records] == [True, False]
+    again, later = cohort.coordinator(plan)
+    with pytest.raises(CohortIncompleteError, match=r"3 of 4 merchants joined.*largest_sample_rate"):
+        again.run()
+    assert [len(cohort.charges(name)) for name in cohort.names] == [1, 2, 2, 2]
+    merchant.use_policy(cohort.policy.model_copy())
+    last, later = cohort.coordinator(plan)
+    last.run()
+    assert [record.opened for record in later][-2:] == [True, True]
 
 
 def answers(merchant: Merchant) -> list[int]:

@@ -248,7 +248,7 @@ def test_what_no_plan_can_hold_is_refused(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     with pytest.raises(ValueError, match="exactly where the mode is private"):
         cohort.plan(site_figures=SiteFigures(noise_multiplier=None))
-    with pytest.raises(ValueError, match="no upload window"):
+    with pytest.raises(ValueError, match="leave out window or site_figures"):
         cohort.plan(site_figures=ASKED, upload_window=600)
     with pytest.raises(ValueError, match="more than 1000000 rounds"):
         cohort.plan(site_figures=ASKED, rounds=1_000_000)
