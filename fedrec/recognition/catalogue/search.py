@@ -15,7 +15,7 @@ from fedrec.observability.progress import Tell
 from fedrec.recognition.catalogue.catalogue import Catalogue
 from fedrec.recognition.catalogue.contents import StoredPhoto, StoredProduct, products_of
 from fedrec.recognition.catalogue.filters import Filter, to_conditions
-from fedrec.recognition.catalogue.stored_vectors import owners_of, photo_keys, vectors_of
+from fedrec.recognition.catalogue.stored_vectors import owned_vectors_of, photo_keys
 from fedrec.recognition.catalogue.vector_index import Keys, VectorIndex, bring_up_to_date
 
 MOST_RESULTS: Final = 100
@@ -134,17 +134,15 @@ class Searcher:
 
     def _decide(self, keys: Keys, query: Query) -> tuple[list[Result], float]:
         """Look the proposals up in the catalogue; return the results, and the lowest score of all."""
-        there, vectors = vectors_of(self._catalogue, keys, dimension=len(query.vector))
+        there, owners, vectors = owned_vectors_of(self._catalogue, keys, dimension=len(query.vector))
         scores = vectors.astype(np.float32) @ query.vector
-        owners = owners_of(self._catalogue, there)
         chosen: list[tuple[float, int, int]] = []
         taken = {query.without_product}
         for position in np.lexsort((there, -scores)):
-            score, photo = float(scores[position]), int(there[position])
+            score, photo, owner = float(scores[position]), int(there[position]), int(owners[position])
             if len(chosen) == query.top or (query.at_least is not None and score < query.at_least):
                 break
-            owner = owners.get(photo)
-            if owner is None or owner in taken or photo == query.without_photo:
+            if owner in taken or photo == query.without_photo:
                 continue
             chosen.append((min(1.0, score), owner, photo))
             if not query.all_photos:

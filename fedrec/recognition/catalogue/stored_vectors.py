@@ -40,26 +40,6 @@ def photo_keys(catalogue: Catalogue, conditions: Sequence[Condition] = ()) -> ND
     return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
 
-def owners_of(catalogue: Catalogue, keys: NDArray[np.int64]) -> dict[int, int]:
-    """Find the products of photos.
-
-    Args:
-        catalogue: the catalogue.
-        keys: the photos' numbers.
-
-    Returns:
-        The numbers of the products by those of their photos, for those that are still there.
-    """
-    found: dict[int, int] = {}
-    for start in range(0, len(keys), _PAGE):
-        part = keys[start : start + _PAGE].tolist()
-        places = ",".join("?" * len(part))
-        found |= dict(
-            catalogue.rows(f"SELECT id, product_id FROM photo WHERE id IN ({places})", part)  # noqa: S608
-        )
-    return found
-
-
 def vectors_of(
     catalogue: Catalogue, keys: NDArray[np.int64], *, dimension: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
@@ -76,16 +56,39 @@ def vectors_of(
     Raises:
         DataError: a vector is of another length.
     """
-    found: list[tuple[int, bytes]] = []
+    there, _, vectors = owned_vectors_of(catalogue, keys, dimension=dimension)
+    return there, vectors
+
+
+def owned_vectors_of(
+    catalogue: Catalogue, keys: NDArray[np.int64], *, dimension: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float16]]:
+    """Read the vectors of photos, and whose they are.
+
+    Args:
+        catalogue: the catalogue.
+        keys: the photos' numbers.
+        dimension: length of a vector.
+
+    Returns:
+        The numbers of those photos that are still there, those of their products, and their vectors.
+
+    Raises:
+        DataError: a vector is of another length.
+    """
+    found: list[tuple[int, int, bytes]] = []
     for start in range(0, len(keys), _PAGE):
-        part = [int(key) for key in keys[start : start + _PAGE]]
+        part = keys[start : start + _PAGE].tolist()
         places = ",".join("?" * len(part))
         found += catalogue.rows(
-            f"SELECT photo_id, vector FROM vector WHERE {_IN_USE} AND photo_id IN ({places})",  # noqa: S608
+            "SELECT vector.photo_id, photo.product_id, vector.vector FROM vector"  # noqa: S608
+            f" JOIN photo ON photo.id = vector.photo_id WHERE {_IN_USE} AND vector.photo_id IN ({places})",
             part,
         )
-    if any(len(vector) != 2 * dimension for _, vector in found):
+    if any(len(vector) != 2 * dimension for _, _, vector in found):
         raise DataError(f"{catalogue.folder}: a vector of the catalogue is damaged: run 'catalogue reindex'")
-    joined = b"".join(vector for _, vector in found)
-    there = np.fromiter((key for key, _ in found), dtype=np.int64, count=len(found))
-    return there, np.frombuffer(joined, dtype="<f2").reshape(len(found), dimension).astype(np.float16)
+    joined = b"".join(vector for _, _, vector in found)
+    there = np.fromiter((key for key, _, _ in found), dtype=np.int64, count=len(found))
+    owners = np.fromiter((owner for _, owner, _ in found), dtype=np.int64, count=len(found))
+    vectors = np.frombuffer(joined, dtype="<f2").reshape(len(found), dimension).astype(np.float16)
+    return there, owners, vectors
