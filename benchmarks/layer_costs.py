@@ -44,10 +44,13 @@ def layer_rows(dimensions: tuple[int, ...] = DIMENSIONS) -> Iterator[dict[str, A
     """Yield a row for each cohort and model size, at noise multiplier 1."""
     for clients, least, colluders in COHORTS:
         for dimension in dimensions:
-            yield _row(dimension, clients=clients, least=least, colluders=colluders)
+            yield layer_row(dimension, clients=clients, least=least, colluders=colluders)
 
 
-def _row(dimension: int, *, clients: int, least: int, colluders: int) -> dict[str, Any]:
+def layer_row(
+    dimension: int, *, clients: int, least: int, colluders: int, witnesses: int = 0
+) -> dict[str, Any]:
+    """Return what layers cost in one cohort: ``upload_bytes`` and ``answer_bytes`` are what they add."""
     noise = plan_noise(
         NoiseRequest(
             mode="distributed",
@@ -65,7 +68,7 @@ def _row(dimension: int, *, clients: int, least: int, colluders: int) -> dict[st
             layered=True,
         )
     )
-    seats = choose_seats(cohort=clients, colluders=colluders)
+    seats = choose_seats(cohort=clients, colluders=colluders, witnesses=witnesses)
     layers, rng = len(noise.layer_stds), Randomness.from_os()
     values = np.zeros(dimension, dtype=np.int64)
     seeds = add_layers(values, noise=noise, rng=rng)
@@ -110,6 +113,7 @@ def _row(dimension: int, *, clients: int, least: int, colluders: int) -> dict[st
         "layers": layers,
         "narrowest": min(noise.share_std, *noise.layer_stds),
         "upload_bytes": boxes + _HASH_BYTES * (layers + seats.members),
+        "part_bytes": part_bytes(layers),
         "answer_bytes": clients * opened_bytes(layers),
         "own_noise_s": cpu_seconds(
             lambda: discrete_gaussian(dimension, sigma=noise.added_std, rng=rng), repeats=3

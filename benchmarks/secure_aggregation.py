@@ -6,7 +6,8 @@ for ``clients`` merchants, adds all of their ciphertexts and opens the sum, whic
 scheme says so. ``encrypt_s`` is the median of the merchants' (ciphertext alone), ``add_s`` is for all of them
 together, ``upload_bytes`` counts everything that one sends in a round: ciphertext, sealed key shares, signed
 commitment and ledger head. ``peak_over_float32`` is for a whole upload, encrypted and dealt. The last rows
-are what the default seats cost, with and without witnesses (``seat_costs.py``).
+are what the default seats cost, with and without witnesses (``seat_costs.py``). ``round_parts.py`` has every
+part of a round, and all together.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import round_parts
 import tenseal
+from flare_ckks import VALUE_BITS, flare_context, flare_encrypt
 from measure import cpu_seconds, finish, parse, peak_memory_bytes
 from numpy.typing import NDArray
 from seat_costs import seat_rows
@@ -56,7 +59,6 @@ from fedrec.protocol.statements import (
 )
 
 Int64Array = NDArray[np.int64]
-VALUE_BITS = 16
 LARGEST_COMMITTEE = 20
 LARGE = 10_000_000
 """From this many parameters on, slow schemes add a few ciphertexts several times instead of one a client."""
@@ -347,14 +349,10 @@ def measure_nvflare(values: Int64Array, cohorts: Sequence[int], *, distinct: int
 
     What a client does is the same in every cohort; ``add`` is that of one ciphertext times the cohort.
     """
-    context = tenseal.context(
-        tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40]
-    )
-    context.global_scale = 2**40
+    context = flare_context()
 
     def encrypt(vector: Int64Array) -> bytes:
-        blob: bytes = tenseal.ckks_vector(context, vector / 2.0**VALUE_BITS).serialize()
-        return blob
+        return flare_encrypt(context, vector)
 
     found = [timed(lambda: encrypt(vector)) for vector in vectors(values, distinct)]  # noqa: B023
     blobs = [blob for blob, _ in found]
@@ -481,6 +479,7 @@ def main() -> None:
             measure_ours(values, clients)
     for dimension in (539_000,) if options.quick else (12_000, 539_000, 11_000_000):
         rows += seat_rows(dimension)
+    rows += round_parts.rows(options)
     finish("secure_aggregation", options, rows=rows, ratios=ratios(found))
 
 
