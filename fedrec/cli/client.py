@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from fedrec._internal.text import counted
+from fedrec._internal.text import counted, one_line
 from fedrec.cli.client_keys import rotate, vouch
 from fedrec.cli.client_roster import accepted_by_statements
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
@@ -126,7 +126,7 @@ def _counted(data: PhotoPlace, *, layout: Layout, unit: Unit) -> int:
     found = inspect(data, layout=layout, one_merchant=True)
     left = "" if not found.left_out else "; 'fedrec client check' says why"
     for line in (f"{found.totals}{left}", *found.notes, *found.warnings):
-        typer.echo(line)
+        typer.echo(one_line(line, most=len(line)))
     train = found.splits[0]
     return train.products if unit == "product" else train.photos
 
@@ -205,7 +205,8 @@ def check(
     for finding in run_checks(opened, offline=offline):
         problems += finding.ok is False
         mark = {True: "ok", False: "WRONG", None: "-"}[finding.ok]
-        typer.echo(f"{mark:5} {finding.what}: {finding.text}")
+        # Names of folders may hold anything, line ends and commands to a terminal included.
+        typer.echo(f"{mark:5} {finding.what}: {one_line(finding.text, most=len(finding.text))}")
     if problems:
         raise ConfigError(f"{counted(problems, 'check')} failed for '{opened.settings().name}'")
 

@@ -48,6 +48,12 @@ def _restore_arguments_help(command: click.Command) -> None:
         info = declared[argument.name].default if argument.name in declared else None
         if isinstance(info, ArgumentInfo):
             argument.help = info.help
+    # Clicks that keep the help of arguments list them, too; Typer and GroupedCommand have done so already.
+    vars(command)["format_arguments"] = _write_nothing
+
+
+def _write_nothing(ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write no further section to the help."""
 
 
 class LazyGroup(TyperGroup):

@@ -499,6 +499,8 @@ def test_the_help_of_every_command_is_for_its_user_and_not_for_programmers() -> 
         for path, command in all_commands(typer.main.get_command(app))
     }
     assert len(helps) > 60
+    twice = [path for path, text in helps.items() if len(re.findall(r"\n(?:\w+ )?[Aa]rguments:", text)) > 1]
+    assert twice == [], "some Clicks list the arguments themselves, too"
     sections = [path for path, text in helps.items() if re.search(r"(Args|Raises|Returns|Yields):", text)]
     assert not sections
     bare = [path for path, text in helps.items() if re.search(r"\n  \S+ +\[required\]\n", text)]

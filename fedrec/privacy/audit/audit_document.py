@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from fedrec._internal.moments import moment
 from fedrec._internal.text import counted
 from fedrec.privacy.audit.attack_results import attack_sections, attacks_not_tried
 from fedrec.privacy.audit.budgets import budgets_by_merchant, budgets_by_training, headline_figures
@@ -38,7 +39,7 @@ def audit_document(body: Mapping[str, Any], *, signer: str) -> Document:
     held = counted(len(ledgers), "ledger")
     return Document(
         title=TITLE,
-        subtitle=f"{held}; made at {body['created_at']}",
+        subtitle=f"{held}; made at {moment(body['created_at'])}",
         blocks=(
             *alarms(ledgers, plans),
             *headline_figures(ledgers),

@@ -201,7 +201,7 @@ def _time_ticks(start: datetime, end: datetime) -> tuple[tuple[Tick, ...], str]:
     span = end - start
     if not span:
         return (), f"in order of charging, all at {start:%H:%M:%S} UTC on {day}"
-    step = next((step for step in _STEPS if span / step <= _MOST_TICKS), _STEPS[-1])
+    step = next((step for step in _STEPS if span / step <= _most_ticks(step)), _STEPS[-1])
     origin = datetime(start.year, 1, 1, tzinfo=UTC)
     moment = origin + step * -((origin - start) // step)
     ticks = []
@@ -212,6 +212,12 @@ def _time_ticks(start: datetime, end: datetime) -> tuple[tuple[Tick, ...], str]:
     if step >= timedelta(days=1) and start.year == end.year and step < timedelta(days=30):
         title = f"date in {start.year} (UTC)"
     return tuple(ticks), title
+
+
+def _most_ticks(step: timedelta) -> float:
+    """Return how many labels have room beside each other in a small chart: some are twice as wide."""
+    wide = step < timedelta(minutes=1) or step >= timedelta(days=30)
+    return _MOST_TICKS / 2 if wide else _MOST_TICKS
 
 
 def _label(moment: datetime, step: timedelta) -> str:

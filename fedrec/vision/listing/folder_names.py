@@ -113,7 +113,9 @@ def folder_names(names: Iterable[str], *, encoding: str | None = None) -> Folder
             f"{counted(len(left), 'name is', plural='names are')} {where}, and used with numbers for bytes: "
             f"{listed(left, most=5)}"
         )
-    notes += _garbled(name for name in distinct if raw_name(name) is None)
+    known = [name for name in distinct if raw_name(name) is None]
+    notes += _garbled(known)
+    notes += _unseen(known)
     return FolderNames(encoding, tuple(notes))
 
 
@@ -122,6 +124,23 @@ def _garbled(names: Iterable[str]) -> list[str]:
     meant = {name: text for name in sorted(names) if (text := meant_by(name)) is not None}
     shown = [f"{name} may be {text}" for name, text in meant.items()]
     return [f"names look garbled, and are used as they are: {listed(shown, most=5)}"] if meant else []
+
+
+def _unseen(names: Iterable[str]) -> list[str]:
+    """Say which names hold signs that nobody sees, and that another shop's name therefore lacks."""
+    hidden = sorted(name for name in names if name != name.strip() or not name.isprintable())
+    if not hidden:
+        return []
+    return [
+        "names hold spaces at an end or signs that can't be seen, and are used as they are: "
+        f"{listed([_quoted(name) for name in hidden], most=5)}"
+    ]
+
+
+def _quoted(name: str) -> str:
+    r"""Quote a name with a number in place of each sign that can't be seen, as in 'hat\u200b'."""
+    text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+    return f"'{text}'"
 
 
 def shown_encoding(encoding: str | None) -> str:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
 from html import unescape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from fedrec.privacy.accounting.privacy_spend import PrivacySpend
 from fedrec.privacy.aggregation import clear
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.audit_document import audit_document
+from fedrec.privacy.audit.timeline import _time_ticks
 from fedrec.protocol.schema import sha256_hex
 from fedrec.report import pdf
 from fedrec.report.document import Alert, Code, Figures, Named, Paragraph, Plots, Section, Table, Tag
@@ -477,3 +480,13 @@ def test_what_is_missing_is_one_line(
 ) -> None:
     code, shown = command("audit", "report", "--out", tmp_path / "a", *options)
     assert code == 2 and says in shown and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("seconds", [3, 31, 61, 95, 119, 300, 3600, 86400, 9e5, 9e6, 3e7, 1e8])
+def test_labels_of_times_never_run_into_each_other(seconds: float) -> None:
+    """A small chart is about 32 signs wide at 390 pixels, on a phone."""
+    start = datetime(2026, 1, 30, 7, 27, 1, tzinfo=UTC)
+    ticks, _ = _time_ticks(start, start + timedelta(seconds=seconds))
+    assert ticks
+    for before, after in pairwise(ticks):
+        assert 32 * (after.at - before.at) > (len(before.text) + len(after.text)) / 2 + 1

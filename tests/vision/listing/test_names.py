@@ -8,8 +8,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fedrec._internal.look_alikes import look_alikes, shown
+from fedrec.cli import client
 from fedrec.cli.data import inspect as inspect_command
 from fedrec.errors import ConfigError
 from fedrec.vision.datasets import open_folder
@@ -251,3 +253,19 @@ def test_a_process_with_another_encoding_of_files_reads_the_same_names(
         assert as_utf8(name) == text
     raw = "杯子".encode("gbk")
     assert as_utf8(raw.decode(encoding, "surrogateescape")) == raw.decode("utf-8", "surrogateescape")
+
+
+def test_names_with_signs_that_nobody_sees_are_told(tmp_path: Path) -> None:
+    for number, name in enumerate(["mug\u200f", "\u202ecoat", "cap\xa0", " hat", "a\nb", "👒 fine", "tee"]):
+        picture(tmp_path / name / "0.png", 20 * number)
+    (note,) = inspect(tmp_path).notes
+    assert note.startswith("names hold spaces at an end or signs that can't be seen") and "fine" not in note
+    for told in (r"'mug\u200f'", r"'\u202ecoat'", r"'cap\xa0'", "' hat'", r"'a\nb'"):
+        assert told in note
+    home = tmp_path.parent / f"{tmp_path.name}-home"
+    shown = CliRunner().invoke(
+        client.app, ["init", "--name", "s", "--data", str(tmp_path), "--home", str(home)]
+    )
+    assert shown.exit_code == 0, shown.exception
+    shown = CliRunner().invoke(client.app, ["check", "--offline", "--home", str(home)])
+    assert "\u202e" not in shown.output and "a b 1" in shown.output, "no name can steer a terminal"
