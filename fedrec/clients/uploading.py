@@ -106,9 +106,11 @@ def make_upload(
     """
     plan, scheme = training.plan, training.derived.scheme
     seeds = add_layers(values, noise=training.derived.noise, rng=rng)
-    encrypted = scheme.encrypt(
+    if values.size < scheme.parameters.dimension:
         # Site figures may share the parameters of a model, which has more numbers.
-        np.pad(values, (0, scheme.parameters.dimension - values.size)),
+        values = np.pad(values, (0, scheme.parameters.dimension - values.size))
+    encrypted = scheme.encrypt(
+        values,
         training_id=plan.training_id,
         round_number=request.round_number,
         rng=rng.child("encryption", plan.training_id),

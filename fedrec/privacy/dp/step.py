@@ -354,7 +354,8 @@ def _noised_sum(sum_of: _SumOf, *, places: Tensor, plan: NoisePlan, rng: Randomn
     # In chunks: with a large model, a dozen vectors of its size would otherwise be in memory together.
     for start in range(0, plan.dimension, _CHUNK):
         part = slice(start, start + _CHUNK)
-        scaled = np.clip(total[part] * (plan.scale / plan.clip), -plan.clamp_abs, plan.clamp_abs)
+        scaled = total[part] * (plan.scale / plan.clip)
+        np.clip(scaled, -plan.clamp_abs, plan.clamp_abs, out=scaled)
         values[part] = stochastic_round(scaled, rounding)
         if plan.share_std:
             values[part] += discrete_gaussian(scaled.size, sigma=plan.share_std, rng=noise)
