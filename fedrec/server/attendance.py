@@ -20,12 +20,12 @@ from fedrec.privacy.aggregation.committee import (
     check_sealing_keys,
 )
 from fedrec.privacy.aggregation.scheme import CommitteeScheme, HolderScheme, Scheme
-from fedrec.privacy.identity import verify
 from fedrec.protocol.messages import JoinReply, JoinRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.roster_statements import RosterUpdate
-from fedrec.protocol.statements import JOINED_CONTEXT, Joined, SignedEncryptionKey, SignedSealingKey
+from fedrec.protocol.statements import SignedEncryptionKey, SignedSealingKey
 from fedrec.protocol.transport import pack
+from fedrec.server.join_replies import is_signed, keep_first_receipt
 from fedrec.server.message_exchange import Answer, Exchange, ExchangeSettings
 from fedrec.server.pauses import Pauses
 from fedrec.server.receipts import ReceiptBook
@@ -126,7 +126,8 @@ class Attendance:
         present = self.present()
         failed = self._ask(sorted(present), present=present, seconds=OPENING_SECONDS, most=self.timeout)
         if len(self._contributors) < self.plan.min_contributors:
-            told = [f"{name}: {reason}" for name, reason in self.refusals.items()] + failed
+            told = [f"{name}: {reason}" for name, reason in self.refusals.items()]
+            told += failed.values()
             silent = sorted({peer.name for peer in self.plan.roster} - {*self.nodes, *self.refusals})
             raise CohortIncompleteError(
                 f"{len(self._contributors)} of {self.plan.cohort} merchants joined, "
@@ -190,11 +191,26 @@ class Attendance:
     def ask_again(self) -> None:
         """Ask those that have joined once more, so that a merchant whose rules have changed says so.
 
-        Before a round for which the others would be charged in vain.
+        Before a round for which the others would be charged in vain. Flower takes a merchant that was killed
+        for connected for a while: one that doesn't answer isn't there.
+
+        Raises:
+            CohortIncompleteError: too few answer, though enough merchants' rules allow the round.
+
         """
         present = self.present()
         joined = sorted(set(self.merchant_nodes.values()) & present)
-        self._ask(joined, present=present, seconds=LATE_SECONDS, most=OPENING_SECONDS)
+        failed = self._ask(joined, present=present, seconds=OPENING_SECONDS, most=OPENING_SECONDS)
+        nodes = self.merchant_nodes.items()
+        silent = {name for name, node in nodes if node not in present or node in failed}
+        there = self._contributors - silent
+        if len(there) < self.plan.min_contributors and not self.rules_forbid_rounds:
+            raise CohortIncompleteError(
+                f"{counted(len(there), 'merchant answers', plural='merchants answer')}, "
+                f"{self.plan.min_contributors} are needed"
+                + (f"; no answer from {listed(sorted(silent))}" if silent else "")
+                + self._abstentions()
+            )
 
     def refresh(self, *, excluded: Collection[str]) -> set[str]:
         """Let in who has come since the last round, and check that enough are connected.
@@ -226,9 +242,12 @@ class Attendance:
                 f"{self.plan.min_contributors} are needed"
                 + (f"; away: {listed(away)}" if away else "")
                 + (f"; left out: {listed(sorted(excluded))}" if excluded else "")
-                + "".join(f"; {name} takes part no more: {why}" for name, why in self.abstaining.items())
+                + self._abstentions()
             )
         return connected
+
+    def _abstentions(self) -> str:
+        return "".join(f"; {name} takes part no more: {why}" for name, why in self.abstaining.items())
 
     def _check_members(self, connected: set[str]) -> None:
         """Raise ``CohortIncompleteError`` if too few of the committee are connected to open a sum."""
@@ -263,14 +282,14 @@ class Attendance:
     def _connected(self, present: set[int]) -> set[str]:
         return {name for name, node in self.nodes.items() if node in present}
 
-    def _ask(self, asked: list[int], *, present: set[int], seconds: float, most: float) -> list[str]:
+    def _ask(self, asked: list[int], *, present: set[int], seconds: float, most: float) -> dict[int, str]:
         """Ask nodes to join, and note which do.
 
         After ``seconds`` nodes without an answer are waited for only while too few have joined, and never
         longer than ``most`` seconds.
 
         Returns:
-            The reasons why the others didn't answer.
+            Why the others didn't answer, by node.
 
         """
         names, shared = self.signer.names(), pack(self._request())
@@ -313,7 +332,7 @@ class Attendance:
                 if exchange.waiting:
                     time.sleep(_PAUSE)
         silent = dict.fromkeys(exchange.waiting, f"no reply within {waited:.0f} s")
-        return list((exchange.failed | silent).values())
+        return exchange.failed | silent
 
     def _take_answers(self, present: set[int]) -> None:
         """Let in the merchants that have answered since the last call, in the order of their node ids."""
@@ -338,13 +357,13 @@ class Attendance:
             if reply.refused.code == "training" and self.signer.names().get(answer.node_id) == name:
                 self.closed_by.add(name)
             return
-        if not self._is_signed(reply):
+        if not is_signed(reply, plan=self.plan):
             # Another node may have used the name; the real merchant can still answer.
             self.refusals[name] = "a reply under this name is not signed by its merchant"
             return
         try:
             self._keep_sealing_key(reply)
-            self._keep_first_receipt(reply)
+            keep_first_receipt(reply, plan=self.plan, receipts=self.receipts)
         except ProtocolError as error:
             self.refusals[name] = str(error)
             return
@@ -372,24 +391,3 @@ class Attendance:
             raise ProtocolError("a sealing key is of another merchant than the reply that brings it")
         check_sealing_key(key, plan=self.plan)
         self._keys[reply.merchant] = key
-
-    def _keep_first_receipt(self, reply: JoinReply) -> None:
-        """Countersign the join's ledger head, if there is no receipt yet; never replace a newer receipt.
-
-        A witness has no ledger.
-        """
-        if reply.merchant in self.plan.signing_keys and self.receipts.last(reply.merchant) is None:
-            receipt = self.receipts.sign(
-                reply.head, plan=self.plan, merchant=reply.merchant, round_number=0, moment="joined"
-            )
-            self.receipts.keep([receipt])
-
-    def _is_signed(self, reply: JoinReply) -> bool:
-        """Return whether a join reply is signed by the merchant that it names."""
-        joined = Joined(training_id=self.plan.training_id, merchant=reply.merchant, seeded=reply.seeded)
-        return reply.signature is not None and verify(
-            self.plan.party_key(reply.merchant),
-            joined.canonical_bytes(),
-            bytes.fromhex(reply.signature),
-            context=JOINED_CONTEXT,
-        )

@@ -22,6 +22,7 @@ from fedrec.protocol.messages import JoinRequest, TrainRequest, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.site_figures import SiteFigures
+from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.report.epsilons import epsilon_after
 from fedrec.server.report.figures_json import figures_section, figures_warnings
 from tests.support.cohort import CLASSES, DIMENSION, FEATURES, RECORDS, Cohort, InProcessGrid, change_means
@@ -213,6 +214,24 @@ def test_a_lost_round_stays_charged_and_is_never_run_twice(tmp_path: Path) -> No
     assert len(cohort.charges("m0")) == 2
     with pytest.raises(TrainingError, match="never run twice"):
         coordinator.checkpoint.reserve_figures()
+
+
+def test_a_merchant_that_does_not_answer_before_them_costs_the_others_nothing(tmp_path: Path) -> None:
+    """Flower takes a merchant that was killed for connected for a while."""
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=1, site_figures=ASKED, min_contributors=4)
+    trained: list[int] = []
+
+    def drop(kind: str, group: str, index: int) -> bool:
+        trained.extend([index] if kind == "train" else [])
+        return kind == "query.join" and index == 1 and bool(trained)
+
+    coordinator, _ = cohort.coordinator(plan, cohort.grid(drop=drop))
+    with pytest.raises(CohortIncompleteError, match="3 merchants answer, 4 are needed; no answer from m1"):
+        coordinator.run()
+    assert coordinator.checkpoint.figures() is None
+    section, _ = section_of(cohort, plan)
+    assert section["opened"] and [len(cohort.charges(name)) for name in cohort.names] == [2, 2, 2, 2]
 
 
 def test_a_server_that_stops_before_them_has_them_after_its_restart(tmp_path: Path) -> None:
