@@ -74,14 +74,18 @@ def merge(
     """Take merchants' published files into a catalogue, each in place of the merchant's last."""
     from fedrec.recognition.catalogue import publishing
     from fedrec.recognition.catalogue.opening import open_searcher
+    from fedrec.recognition.catalogue.published import PublishedFile
 
     keys = dict(_key(text) for text in key or [])
     if not (catalogue / "catalogue.sqlite").exists():
+        # No catalogue is made for files of which none can be taken.
+        for file in files:
+            with PublishedFile(file):
+                pass
         Catalogue.create(catalogue, open_catalogues_model(catalogue, model).used)
     elif model is not None:
-        raise ConfigError(
-            "--model is for a new catalogue; another model is set by 'fedrec catalogue reindex'"
-        )
+        with Catalogue(catalogue) as opened:
+            opened.check_model(open_catalogues_model(catalogue, model).used, labels=True)
     with Catalogue(catalogue, write=True) as opened, progress_bar(quiet=False) as tell:
         for file in files:
             typer.echo(publishing.merge(opened, file, keys=keys, tell=tell))

@@ -159,6 +159,22 @@ def test_what_merchants_publish_is_merged_under_their_names(shop: Path) -> None:
     assert "holds no vectors" in run("publish", "c", "--out", "c.pub", "--without-vectors")
 
 
+def test_a_damaged_file_makes_no_catalogue_and_the_model_may_be_named_again(shop: Path) -> None:
+    run("import", "c", "shop.csv", "--model", "m")
+    key = run("publish", "c", "--out", "c.pub").partition("signed by ")[2][:64]
+    whole = (shop / "c.pub").read_bytes()
+    given = ("merge", "p", "c.pub", "--key", f"Anna={key}", "--model", "m")
+    for damaged in (whole[:-1], whole + b"\0", whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], b""):
+        (shop / "c.pub").write_bytes(damaged)
+        assert "c.pub is" in refused(*given)
+    assert not (shop / "p").exists()
+    (shop / "c.pub").write_bytes(whole)
+    assert "signed by" in refused(*given[:3], "--model", "m")
+    assert run(*given).startswith("Anna: ")
+    run("import", "without", "shop.csv")
+    assert "of another model" in refused("merge", "without", *given[2:])
+
+
 def test_a_merchants_identity_signs(shop: Path) -> None:
     from fedrec.clients.merchant_home import MerchantHome
 
