@@ -42,6 +42,7 @@ test-slow: install
 # Long ones of each change: processes that are killed and go on, and networks as large as those that are used.
 test-long: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900 tests/clients/test_crash.py \
+	  tests/federation/test_deployed_figures.py \
 	  tests/simulations/test_resume.py tests/simulations/test_local_grid.py tests/simulations/test_sweep.py \
 	  tests/recognition/export/test_exported_models.py \
 	  tests/privacy/dp/test_clipping.py tests/privacy/dp/test_private_step.py tests/vision/test_models.py \
