@@ -1,7 +1,7 @@
 """What a merchant that waits costs the server: requests and bytes a second, and processor time.
 
 Daemons as ``fedrec client start`` runs them, over TLS on loopback, with nothing to do: counted by the public
-listener's guard, once they have been idle for long enough to ask less often.
+listener's guard.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from fedrec.protocol.plan import Peer
 from fedrec.server.certificates import make_server_certificates
 
 logging.getLogger("flwr").setLevel(logging.ERROR)
-SETTLE_SECONDS = 45.0
-"""A daemon asks often for 30 s after the last message."""
+SETTLE_SECONDS = 10.0
+"""After the connections: the daemons prepare themselves."""
 
 
 class Counted:
