@@ -229,6 +229,9 @@ def _fine_tuned(name: str, added: Preparation) -> ModelSpec:
 _CNN_DEFAULTS: Final = TrainingDefaults(
     rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
 )
+_CNN_RECIPE: Final = PixelRecipe(
+    rounds=100, sample_rate=0.05, clip=1.0, noise=0.04, longest=2.0, momentum=0.0, ema=0.9
+)
 _TANH_DEFAULTS: Final = TrainingDefaults(
     rounds=300, sample_rate=0.05, clip=0.1, learning_rate=20.0, momentum=0.0, ema=0.95
 )
@@ -244,8 +247,8 @@ REGISTRY: Final = Registry(
     what="model",
     group="fedrec.models",
     builtin=(
-        ModelSpec("cnn", _cnn, _CNN_DEFAULTS),
-        ModelSpec("cnn-ws", _cnn_ws, _CNN_DEFAULTS),
+        ModelSpec("cnn", _cnn, _CNN_DEFAULTS, recipe=_CNN_RECIPE),
+        ModelSpec("cnn-ws", _cnn_ws, _CNN_DEFAULTS, recipe=_CNN_RECIPE),
         ModelSpec("cnn-tanh", _cnn_tanh, _TANH_DEFAULTS, recipe=_TANH_RECIPE),
         ModelSpec("resnet18", _resnet18, _RESNET_DEFAULTS, image_size=64),
         _head("effnet-lite0-head", packaged_sets.LITE0_WIDE, one_round="effnet-lite0-discriminant"),

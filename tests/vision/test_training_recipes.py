@@ -126,19 +126,35 @@ def noise_in_a_parameter(settings: TrainingDefaults, *, records: int, sigma: flo
     return math.sqrt(sum(each**2 for _ in range(settings.rounds)))
 
 
-@pytest.mark.parametrize(("records", "epsilon"), [(60_000, 1.0), (60_000, 4.0), (6_000, 4.0), (600, 1.0)])
+@pytest.mark.parametrize(
+    ("name", "records", "epsilon"),
+    [
+        ("cnn-tanh", 60_000, 1.0), ("cnn-tanh", 60_000, 4.0), ("cnn-tanh", 6_000, 4.0),
+        ("cnn-tanh", 600, 1.0), ("cnn", 3_000, 4.0), ("cnn", 600, 1.0), ("cnn-ws", 3_000, 1.0),
+    ],
+)  # fmt: skip
 def test_a_pixel_model_s_step_leaves_the_same_noise_at_every_budget_and_size(
-    records: int, epsilon: float
+    name: str, records: int, epsilon: float
 ) -> None:
-    options = TrainingOptions(epsilon=epsilon, delta=1e-5)
-    found = training_defaults(options, TANH, sizes=(records // 2, records // 2))
+    options, spec = TrainingOptions(epsilon=epsilon, delta=1e-5), model_registry.get(name)
+    found = training_defaults(options, spec, sizes=(records // 2, records // 2))
     sigma = least_multiplier(
         epsilon, delta=1e-5, sample_rate=found.sample_rate, steps=found.rounds, beta=BETA
     )
-    assert noise_in_a_parameter(found, records=records, sigma=sigma) == pytest.approx(TANH_RECIPE.noise)
+    assert noise_in_a_parameter(found, records=records, sigma=sigma) == pytest.approx(
+        cast(PixelRecipe, spec.recipe).noise
+    )
     settled = settle(options, found, merchants=3)
     assert settled.update.learning_rate == found.learning_rate
     assert settled.update.averaging == found.ema > 0
+
+
+def test_many_records_leave_the_small_network_its_longest_step_and_few_do_not() -> None:
+    spec = model_registry.get("cnn")
+    options = TrainingOptions(epsilon=1.0, delta=1e-5)
+    many, few = (training_defaults(options, spec, sizes=(count,)) for count in (60_000, 3_000))
+    assert many == spec.defaults
+    assert replace(few, learning_rate=2.0) == many and few.learning_rate < 0.5
 
 
 def test_a_pixel_model_s_step_is_bounded_by_stability_and_keeps_what_the_user_set() -> None:
