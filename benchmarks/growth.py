@@ -123,7 +123,6 @@ def picture(rows: Sequence[dict[str, Any]], key: str, *, unit: str) -> str:
 
     Returns:
         The SVG file.
-
     """
     sizes = [row["merchants"] for row in rows]
     ticks = nice_ticks(max(row[key] for row in rows))

@@ -24,7 +24,6 @@ def wilson_interval(share: float, records: int) -> tuple[float, float]:
 
     Returns:
         Both ends, in [0, 1].
-
     """
     squared = _NORMAL**2
     centre = (share + squared / (2 * records)) / (1 + squared / records)
@@ -41,7 +40,6 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
     Returns:
         Both ends; None for fewer than two values, which don't show how much they vary.
-
     """
     if len(values) < 2:
         return None

@@ -24,7 +24,6 @@ def read_document(path: Path, *, schema: str, largest: int = _LARGEST) -> dict[s
 
     Raises:
         ConfigError: it can't be read, is too large, or is of another schema.
-
     """
     try:
         if path.stat().st_size > largest:

@@ -26,7 +26,6 @@ def seconds_between(earlier: str, later: str) -> float:
 
     Returns:
         Seconds.
-
     """
     passed = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
     return max(0.0, passed.total_seconds())
@@ -41,7 +40,6 @@ def ago(at: str, *, now: str) -> str:
 
     Returns:
         A text as in "3 min 05 s ago (2026-01-31 09:00:00 UTC)"; "just now" within two seconds.
-
     """
     seconds = seconds_between(at, now)
     if seconds < MOMENT_SECONDS:

@@ -22,7 +22,6 @@ def package_hash(entry: EntryPoint) -> str:
 
     Raises:
         ConfigError: the package has no source that can be found and read.
-
     """
     name = _importable(entry)
     spec = find_spec(name)

@@ -44,6 +44,5 @@ def counted(number: int, noun: str, *, plural: str | None = None) -> str:
 
     Returns:
         Both, with thousands separated.
-
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -41,7 +41,6 @@ def print_address(address: str, *, token_file: Path) -> None:
     Args:
         address: the address, with the token behind "#".
         token_file: the file that holds the token.
-
     """
     # What isn't printed on a terminal is kept somewhere, where a token has no place.
     if not sys.stdout.isatty():

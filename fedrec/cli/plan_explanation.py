@@ -42,7 +42,6 @@ def explain(plan: TrainingPlan, task: Task, home: ServerHome) -> dict[str, Any]:
 
     Returns:
         The explanation, as JSON values.
-
     """
     derived = derive(plan)
     steps = plan.rounds * plan.local_steps
@@ -212,7 +211,6 @@ def explanation_lines(told: Mapping[str, Any]) -> Iterator[str]:
 
     Yields:
         The lines.
-
     """
     yield from _epsilon_lines(told["privacy"])
     yield from _cost_lines(told)

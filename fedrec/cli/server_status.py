@@ -25,7 +25,6 @@ def status_lines(status: Mapping[str, Any], *, fingerprint: str | None, folder: 
 
     Yields:
         The lines.
-
     """
     yield f"server      {_server(status)}"
     yield f"merchants   {', '.join(status['enrolled']) or 'nobody is enrolled'}"

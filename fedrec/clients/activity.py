@@ -40,7 +40,6 @@ class Activity(BaseModel):
         since: since when, UTC.
         done: finished steps.
         total: all steps; 0 where they aren't counted.
-
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -77,7 +76,6 @@ class ActivityLog:
     Args:
         folder: the party's folder.
         clock: seconds that only go up; tests pass their own.
-
     """
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,7 +91,6 @@ class ActivityLog:
             doing: what is done.
             done: finished steps.
             total: all steps.
-
         """
         last, now = self._last, self._clock()
         changed, since = True, _now()

@@ -46,7 +46,6 @@ def open_merchant(
         ConfigError: the settings, the policy or a key can't be used.
         LedgerError: the ledger is damaged, another process has it open, or the source of this package can't
             be hashed.
-
     """
     settings = home.settings()
 
@@ -102,7 +101,6 @@ def open_context(
         ConfigError: the identity key can't be used.
         LedgerError: the ledger is damaged, another process has it open, or the source of this package can't
             be hashed.
-
     """
     # The hash is computed now, not at the first charge: by then the files may differ from the running code.
     code_hash()
@@ -135,7 +133,6 @@ def merchant_randomness(seed: int | None, name: str, round_number: int) -> Rando
 
     Returns:
         The stream.
-
     """
     if seed is None:
         return Randomness.from_os()

@@ -29,7 +29,6 @@ def dataset_version(identity: SigningIdentity, content_hash: bytes) -> str:
 
     Returns:
         The dataset version, 64 hexadecimal digits.
-
     """
     key = identity.own_secret(context=DATASET_VERSION_CONTEXT)
     return hmac.digest(key, content_hash, "sha256").hex()
@@ -44,7 +43,6 @@ def check_replies(ledger: Ledger, store: MerchantStore) -> None:
 
     Raises:
         LedgerError: an entry is missing, so the ledger is an older copy than the store.
-
     """
     for kind, training_id, round_number in store.replies():
         known = ledger.has_charge if kind == "upload" else ledger.has_answer
@@ -69,7 +67,6 @@ def lost_rounds(entries: Iterable[Entry], *, training_id: str, model_hash: str) 
 
     Returns:
         The number of lost rounds that this merchant can see.
-
     """
     charged = (entry.charge for entry in charges(entries))
     models = [charge.model_hash for charge in charged if charge.training_id == training_id]
@@ -86,7 +83,6 @@ def figures_charge(plan: TrainingPlan, derived: Derived, charge: Charge) -> Char
 
     Returns:
         The charge; None where the plan asks for none.
-
     """
     if plan.site_figures is None:
         return None
@@ -121,7 +117,6 @@ def round_charge(
 
     Returns:
         The charge.
-
     """
     charged = derived.of_round(round_number)
     noise, spend = charged.noise, charged.spend

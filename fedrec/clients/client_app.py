@@ -65,7 +65,6 @@ def build_client_app(
 
     Returns:
         The ClientApp.
-
     """
     app = ClientApp()
     deduplicated = log or DeduplicatedLog(_log)

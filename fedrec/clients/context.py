@@ -44,7 +44,6 @@ class LocalResources:
         randomness_for: returns a fresh stream for a plan and a round. It comes from the operating system,
             except in simulations with a seed.
         device: the device on which models are trained.
-
     """
 
     data_for: Callable[[TrainingPlan], TrainingData]
@@ -88,7 +87,6 @@ class MerchantContext:
         seconds_encrypt: CPU seconds spent on encryption, likewise.
         suspended: the refusal of all plans and rounds; None while they are accepted.
         sets: fixes and loads the records of each training.
-
     """
 
     name: str
@@ -149,7 +147,6 @@ class MerchantContext:
 
         Raises:
             RefusedError: the plan breaks a rule, which the message names.
-
         """
         policy, plan, last = self.policy, joined.plan, self._allowed
         if last is not None and last[0] is policy and last[1] == plan.training_id:
@@ -177,7 +174,6 @@ class MerchantContext:
 
         Raises:
             RefusedError: the noise is seeded now and was not then, or the other way round.
-
         """
         if stored.seeded != self.is_seeded(plan):
             source = "a seed" if stored.seeded else "the operating system"
@@ -191,7 +187,6 @@ class MerchantContext:
         Raises:
             RefusedError: the training was not joined, is closed or can't be carried out, or its server's key
                 or the source of the merchant's noise has changed since.
-
         """
         self.expire()
         stored = self.store.training(training_id)
@@ -212,7 +207,6 @@ class MerchantContext:
 
         Raises:
             RefusedError: the plan can't be carried out.
-
         """
         if plan.training_id in self._joined:
             return self._joined[plan.training_id]
@@ -241,7 +235,6 @@ class MerchantContext:
 
         Raises:
             RefusedError: no training is open.
-
         """
         found = self.store.open_trainings()
         if not found:
@@ -261,7 +254,6 @@ class MerchantContext:
 
         Returns:
             The ids of the trainings that were closed.
-
         """
         finished = self.store.finish_inactive(now=self.now(), days=self.policy.training_expires_days)
         for training_id in finished:
@@ -306,7 +298,6 @@ class MerchantContext:
 
         Returns:
             The signed head.
-
         """
         return self.ledger.signed_head(
             training_id=plan.training_id, round_number=round_number, merchant=self.name, moment=moment
@@ -321,7 +312,6 @@ class MerchantContext:
 
         Returns:
             The signed head.
-
         """
         return self.signed_head(plan, round_number, "answered")
 
@@ -338,7 +328,6 @@ class MerchantContext:
 
         Raises:
             FedrecError: the receipt is refused, or the ledger has an answer of this round.
-
         """
         self.accept_receipt(plan, receipt)
         self.ledger.answer(
@@ -359,7 +348,6 @@ class MerchantContext:
             RefusedError: the receipt is missing.
             ProtocolError: the receipt is from another server, or is not valid.
             LedgerError: the ledger lacks the entry that the receipt names.
-
         """
         if receipt is None:
             if self.ledger.begun:

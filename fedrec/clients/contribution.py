@@ -58,7 +58,6 @@ def compute_contribution(
 
     Raises:
         Exception: the step fails without records.
-
     """
     try:
         return _steps(model, parameters, records, plan=plan, noise=noise, rng=rng, figures=figures)

@@ -31,7 +31,6 @@ class DaemonOptions:
         seed: makes noise, sampling and keys repeatable. Seeded noise protects nothing: use it in tests only.
         step_seconds: time limit for one message; the process then exits, so that it is restarted.
         activity: told what the daemon does; by default one that begins with the daemon.
-
     """
 
     device: torch.device
@@ -50,7 +49,6 @@ class Daemon(DaemonLoop):
     Raises:
         ConfigError: the settings, the policy, the join file or a key can't be used.
         LedgerError: the ledger is damaged, or another process has it open.
-
     """
 
     def __init__(self, home: MerchantHome, options: DaemonOptions) -> None:

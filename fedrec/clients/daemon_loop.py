@@ -72,7 +72,6 @@ class ConnectionWatch(Protocol):
             message: the server's message.
             reply: the party's reply.
             seconds: time from the message to the reply.
-
         """
         ...
 
@@ -96,7 +95,6 @@ class DaemonLoop:
 
     Raises:
         ConfigError: the join file or the node key can't be used.
-
     """
 
     paused: ClassVar[str] = PAUSED
@@ -254,7 +252,6 @@ class DaemonLoop:
         Raises:
             ConnectionLostError: the connection is lost.
             NotAdmittedError: the server doesn't admit this party's node key.
-
         """
         message = link.receive(most_bytes=self._most_bytes, wait=wait)
         if message is None:

@@ -31,7 +31,6 @@ def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
 
     Returns:
         The reason, or None if the merchant would join.
-
     """
     policy = MerchantPolicy.parse(TEMPLATE)
     return _refusal_by_rules(policy, plan, derived) or _refusal_by_cap(policy, plan, derived, earlier=())
@@ -49,7 +48,6 @@ def refusals_by_defaults(
 
     Returns:
         The reasons, one for each rule that is broken; empty if the merchant would join.
-
     """
     default, policy = MerchantPolicy.parse(TEMPLATE), MerchantPolicy.parse(TEMPLATE)
     code = () if plan.model_code is None else (plan.model_code,)

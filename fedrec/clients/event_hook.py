@@ -44,7 +44,6 @@ class Event:
         rounds: its number of rounds.
         reason: for a decision: what was refused, and why.
         left_out: number of earlier events of this kind that were not passed on, because there were too many.
-
     """
 
     event: EventName
@@ -71,7 +70,6 @@ class EventHook:
     Args:
         command: returns the command in force; None for none.
         folder: folder that commands are run in.
-
     """
 
     def __init__(self, command: Callable[[], HookCommand | None], *, folder: Path) -> None:
@@ -118,7 +116,6 @@ def run_command(command: HookCommand, event: Event, *, folder: Path) -> None:
 
     Raises:
         OSError: it can't be started.
-
     """
     process = subprocess.Popen(  # noqa: S603 (the merchant's own command, from its own file)
         [*command.arguments, event.event],

@@ -33,7 +33,6 @@ class EventLimit:
     Args:
         emit: gets the events that are passed on.
         clock: returns seconds that only increase.
-
     """
 
     def __init__(self, emit: Callable[[Event], None], *, clock: Callable[[], float] = time.monotonic) -> None:

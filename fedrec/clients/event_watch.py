@@ -32,7 +32,6 @@ class EventWatch:
         hook: runs the merchant's command.
         merchant: the merchant's name.
         clock: returns seconds that only increase.
-
     """
 
     def __init__(
@@ -74,7 +73,6 @@ class EventWatch:
         Args:
             reason: what was refused, and why.
             plan: canonical bytes of the refused plan, if it is about one.
-
         """
         # By the reason alone: a server makes as many plans that differ as it likes.
         reason = one_line(reason, most=MAX_REASON)

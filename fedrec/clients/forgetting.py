@@ -33,7 +33,6 @@ def forget_photos(home: MerchantHome, paths: Sequence[Path]) -> Iterator[tuple[s
 
     Raises:
         ConfigError: a path isn't a readable training photo of the merchant.
-
     """
     settings = home.settings()
     splits = open_folder(settings.place, layout=settings.layout, may_be_empty=True, one_merchant=True)
@@ -56,7 +55,6 @@ def forget_digests(home: MerchantHome, digests: Iterable[bytes]) -> None:
     Args:
         home: the merchant's folder.
         digests: the photos' digests.
-
     """
     wanted, tags = set(digests), RecordTags(home.identity())
     store = MerchantStore(home.store)

@@ -48,7 +48,6 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
     Raises:
         RefusedError: the plan breaks a rule, which the message names, or the training is closed.
         BudgetExceededError: the plan's rounds don't fit the lifetime budget.
-
     """
     plan, store = request.plan, context.store
     # One that was joined is joined again after a restart, since the others may need this merchant's answer
@@ -138,7 +137,6 @@ def make_secrets(plan: TrainingPlan, scheme: Scheme, *, merchant: str) -> Traini
 
     Returns:
         The keys; none if it isn't on the committee.
-
     """
     if merchant not in plan.committee:
         return TrainingSecrets()
@@ -169,7 +167,6 @@ def join_reply(
 
     Returns:
         The reply, and the blob ``encryption-key`` if the merchant holds the training's key.
-
     """
     joined = Joined(training_id=plan.training_id, merchant=merchant, seeded=seeded)
     joins = identity.sign(joined.canonical_bytes(), context=JOINED_CONTEXT).hex()

@@ -107,7 +107,6 @@ class Merchant:
 
         Returns:
             The reply and its blobs.
-
         """
         return training_step.train(self.context, request, blobs)
 
@@ -120,7 +119,6 @@ class Merchant:
 
         Returns:
             The reply and its blobs.
-
         """
         return unmasking.unmask(self.context, request, blobs)
 

@@ -110,7 +110,6 @@ def make_enrolment(
 
     Returns:
         The enrolment.
-
     """
     statement = Statement(
         name=name,
@@ -140,7 +139,6 @@ def make_witness_enrolment(
 
     Returns:
         The enrolment.
-
     """
     statement = Statement(
         name=name, signing_key=identity.public.hex(), node_key=_public_pem(node), role="witness"
@@ -171,7 +169,6 @@ def read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
     Raises:
         ConfigError: the file can't be read, or has no elliptic-curve key in PEM.
-
     """
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)

@@ -71,7 +71,6 @@ class MerchantHome(PartyHome):
         Raises:
             BudgetExceededError: the count alone exceeds the policy's cap.
             LedgerError: there is a ledger already.
-
         """
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -117,7 +116,6 @@ class MerchantHome(PartyHome):
 
         Raises:
             ConfigError: the name is not valid, or the folder is not empty.
-
         """
         name = cls.check_new(folder, name)
         # Encoded before anything is made: the photos' path may hold bytes that are no text.
@@ -151,7 +149,6 @@ class MerchantHome(PartyHome):
 
         Raises:
             ConfigError: the name is not valid, or the folder is not empty.
-
         """
         if (folder / "client.toml").is_file():
             raise ConfigError(
@@ -213,7 +210,6 @@ class MerchantHome(PartyHome):
 
         Raises:
             LedgerError: the ledger is damaged, or another process has it open.
-
         """
         with Ledger(self.ledger, signer=old, verify=verify) as ledger:
             yield lambda signed, new: ledger.rotate(signed, signer=new)
@@ -232,7 +228,6 @@ class MerchantHome(PartyHome):
         Raises:
             BudgetExceededError: the count doesn't fit the policy's cap.
             LedgerError: the ledger is damaged, or another process has it open.
-
         """
         policy, identity = self._local_policy(), self.identity()
         node = self.next_node_key() or self.node_key()
@@ -254,7 +249,6 @@ class MerchantHome(PartyHome):
 
         Raises:
             LedgerError: the ledger is missing or doesn't verify.
-
         """
         outcome, entries = read_entries(self.ledger, public=self.identity().public, verify=verify)
         found = last_count(entries)
@@ -291,7 +285,6 @@ class MerchantHome(PartyHome):
 
         Raises:
             ConfigError: the roster doesn't have this merchant's key under its name.
-
         """
         self.check_listed(join)
         approve_by_hand(self.folder, join, before=self.joined() if self.has_joined else None)
@@ -315,7 +308,6 @@ class MerchantHome(PartyHome):
 
         Raises:
             ConfigError: ``policy.toml`` or the join file can't be used, or they contradict each other.
-
         """
         policy = self._local_policy()
         approved = self.approved(

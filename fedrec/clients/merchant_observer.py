@@ -47,7 +47,6 @@ class PartyObserver:
             message: the server's message.
             reply: the merchant's reply.
             seconds: time from the message to the reply.
-
         """
         kind = message.metadata.message_type
         kind = kind if kind in _KINDS else "other"
@@ -112,7 +111,6 @@ class MerchantObserver(PartyObserver):
 
     Args:
         ledger: the merchant's open ledger.
-
     """
 
     def __init__(self, ledger: Ledger) -> None:

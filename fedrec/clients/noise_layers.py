@@ -23,7 +23,6 @@ def add_layers(values: NDArray[np.int64], *, noise: NoisePlan, rng: Randomness) 
 
     Returns:
         The seed of each layer, which the caller deals to the committee and drops.
-
     """
     seeds = _draw_seeds(noise, rng)
     for seed, std in zip(seeds, noise.layer_stds, strict=True):
@@ -41,7 +40,6 @@ def add_kept_layers(
         noise: the noise plan.
         contributors: merchants in the sum.
         rng: the stream of the round.
-
     """
     kept = noise.kept_layers(contributors)
     for seed, std in zip(_draw_seeds(noise, rng)[:kept], noise.layer_stds[:kept], strict=True):

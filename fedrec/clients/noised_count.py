@@ -18,7 +18,6 @@ def count_randomness(seed: int | None, merchant: str) -> Randomness:
 
     Returns:
         The stream.
-
     """
     if seed is None:
         return Randomness.from_os()
@@ -37,7 +36,6 @@ def draw_count(units: int, *, unit: Unit, delta: float, policy_hash: str, rng: R
 
     Returns:
         The noised count.
-
     """
     return Count(
         number=1,

@@ -56,7 +56,6 @@ class Participant(Protocol):
 
         Raises:
             FedrecError: the party refuses, or can't.
-
         """
         ...
 
@@ -72,7 +71,6 @@ class Participant(Protocol):
 
         Raises:
             FedrecError: the party refuses, or can't.
-
         """
         ...
 

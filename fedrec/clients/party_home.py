@@ -82,7 +82,6 @@ class PartyHome:
 
         Raises:
             LedgerError: the record can't be used, or another process has it open.
-
         """
         raise NotImplementedError
 
@@ -131,7 +130,6 @@ class PartyHome:
         Raises:
             ConfigError: the identity key can't be used.
             LedgerError: the ledger, which has a merchant's count, is missing or doesn't verify.
-
         """
         node = ec.generate_private_key(ec.SECP384R1())
         made = self._enrolment(node)
@@ -184,7 +182,6 @@ class PartyHome:
 
         Raises:
             ConfigError: the join file can't be used, or a rule contradicts it.
-
         """
         join = self.joined()
         approved = Approved(roster_fingerprint(join.roster, join.witnesses), join.server_key)
@@ -228,7 +225,6 @@ class PartyHome:
         Args:
             connected: whether there is a connection.
             reason: why there is none.
-
         """
         at = datetime.now(UTC).isoformat(timespec="seconds")
         body = json.dumps({"connected": connected, "at": at, "reason": reason})

@@ -31,7 +31,6 @@ class PhotoCounts(BaseModel):
         missing: records of the training's set that are deleted, edited or unreadable.
         forgotten: records of the training's set that the merchant has forgotten.
         problem: why the folder can't be read; empty if it can.
-
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -57,7 +56,6 @@ def photo_text(counts: PhotoCounts, *, changed_data: ChangedData) -> str:
 
     Returns:
         The line.
-
     """
     unit = counts.unit
     if counts.problem:

@@ -40,7 +40,6 @@ def build_model(plan: TrainingPlan, spec: ModelSpec | None = None) -> nn.Module:
     Raises:
         RefusedError: the model isn't here as the plan means it, or lacks a package or file.
         ConfigError: the plan's numbers don't fit the model.
-
     """
     spec = _usable_spec(plan, spec)
     if plan.unit == "product" and plan.views > 1 and plan.views % PRODUCT_PHOTOS:
@@ -72,7 +71,6 @@ def check_plan_model(plan: TrainingPlan) -> None:
 
     Raises:
         ConfigError: the model mixes the records of a batch, or can't be clipped.
-
     """
     if plan.model_code is None:
         return
@@ -113,7 +111,6 @@ def load_photos(
     Raises:
         ConfigError: the plan's unit is the product, and the folder has no products.
         DataError: the folder is away, empty or can't be read, or photos keep changing while they are read.
-
     """
     away = why_away(folder.path if isinstance(folder, PhotoPlace) else folder)
     if away is not None:

@@ -126,7 +126,6 @@ class MerchantPolicy(PolicyFile):
 
         Returns:
             The rules.
-
         """
         return cls(
             modes=frozenset(modes),
@@ -167,7 +166,6 @@ class MerchantPolicy(PolicyFile):
 
         Raises:
             RefusedError: the plan breaks a rule, which the message names.
-
         """
         self._check_size(plan)
         check_delta(plan)
@@ -233,7 +231,6 @@ class MerchantPolicy(PolicyFile):
 
         Raises:
             RefusedError: the plan breaks a rule, which the message names.
-
         """
         spend = derived.whole_spend
         for kind in (spend, spend.figures):
@@ -260,7 +257,6 @@ class MerchantPolicy(PolicyFile):
 
         Raises:
             RefusedError: the plan's window is as long as the time after which the key is deleted, or longer.
-
         """
         check_keeps_key(plan, days=self.training_expires_days)
 
@@ -277,7 +273,6 @@ class MerchantPolicy(PolicyFile):
 
         Raises:
             RefusedError: the hour or the number of rounds breaks a rule, which the message names.
-
         """
         if self.hours is not None:
             here = self._by_clock(now).time()
@@ -300,7 +295,6 @@ class MerchantPolicy(PolicyFile):
 
         Raises:
             RefusedError: too many rounds were lost.
-
         """
         check_at_most("largest_lost_share", lost / rounds, self.largest_lost_share)
 

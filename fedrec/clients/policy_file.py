@@ -34,7 +34,6 @@ class PolicyFile(Strict):
         Raises:
             ConfigError: the file can't be read, isn't TOML, has an unknown rule or a value out of range, or
                 lacks a required rule. The message is one line that names the rule.
-
         """
         try:
             with path.open("rb") as file:
@@ -86,7 +85,6 @@ def check_one_of(rule: str, value: str, allowed: frozenset[str] | None, *, what:
 
     Raises:
         RefusedError: the value is not allowed.
-
     """
     if allowed is not None and value not in allowed:
         raise RefusedError(f"policy '{rule}': {what} '{value}' is not allowed", code="policy")
@@ -102,7 +100,6 @@ def check_at_most(rule: str, value: float, limit: float | None) -> None:
 
     Raises:
         RefusedError: the number is above the limit, or not a number.
-
     """
     if limit is not None and not value <= limit:
         raise RefusedError(f"policy '{rule}': {value:.6g} > {limit:.6g}", code="policy")
@@ -118,7 +115,6 @@ def check_at_least(rule: str, value: float, limit: float) -> None:
 
     Raises:
         RefusedError: the number is below the limit, or not a number.
-
     """
     if not value >= limit:
         raise RefusedError(f"policy '{rule}': {value:.6g} < {limit:.6g}", code="policy")
@@ -134,7 +130,6 @@ def check_approved(plan: TrainingPlan, *, roster_fingerprint: str | None, server
 
     Raises:
         RefusedError: it has another roster, or another server's key.
-
     """
     if roster_fingerprint is not None and fingerprint_of(plan.roster, plan.witnesses) != roster_fingerprint:
         raise RefusedError(
@@ -153,7 +148,6 @@ def check_keeps_key(plan: TrainingPlan, *, days: int) -> None:
 
     Raises:
         RefusedError: the plan's window is as long as the time after which the key is deleted, or longer.
-
     """
     if plan.upload_window is not None and plan.upload_window >= days * 86400:
         raise RefusedError(

@@ -53,7 +53,6 @@ class Finding:
         what: name of the check.
         ok: whether it passed; None if it was not made.
         text: one line with the details.
-
     """
 
     what: str
@@ -77,7 +76,6 @@ def run_checks(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
 
     Raises:
         ConfigError: the folder's settings can't be read.
-
     """
     checks = _Checks(home)
     steps: list[tuple[str, Callable[[], str]]] = [

@@ -16,7 +16,6 @@ class RecordTags:
 
     Args:
         identity: the merchant's signing identity, from which the key is derived.
-
     """
 
     def __init__(self, identity: SigningIdentity) -> None:
@@ -35,7 +34,6 @@ class RecordTags:
 
         Returns:
             A multiple of 2**-53 in [0, 1).
-
         """
         code = hmac.digest(self._key, b"keep\0" + training_id.encode() + b"\0" + digest, "sha256")
         return (int.from_bytes(code[:8], "big") >> 11) * 2.0**-53
@@ -50,7 +48,6 @@ def used_share(plan: TrainingPlan, *, declared: int) -> float:
 
     Returns:
         The share, at most 1.
-
     """
     return min(1.0, plan.records_largest / max(1, declared))
 
@@ -72,7 +69,6 @@ def record_filter(
 
     Returns:
         The predicate.
-
     """
     if fixed is not None:
         return lambda digest: tags.tag(digest) in fixed.tags

@@ -20,7 +20,6 @@ class TrainingData:
             training leaves out.
         photos: digests of each record's photos; empty if a record is a photo.
         holds: returns whether record i is still in the folder and unchanged.
-
     """
 
     inputs: torch.Tensor
@@ -43,7 +42,6 @@ class Records:
         inputs: float32 (n, views, ...), of all that were loaded; n may be 0.
         labels: int64 (n,), of all that were loaded.
         places: positions of those that take part, int64 on the CPU; None for all.
-
     """
 
     inputs: torch.Tensor

@@ -35,7 +35,6 @@ class Standing:
         now: the time, with a time zone.
         open_plan: plan of the open training; None without one.
         open_cost: what that plan costs; None without one.
-
     """
 
     policy: MerchantPolicy | None
@@ -55,7 +54,6 @@ class Standing:
 
         Returns:
             Whether it would. Of a reason that can't be examined again: whether nothing was charged since.
-
         """
         if refusal.reason == PAUSED:
             return self.paused

@@ -34,7 +34,6 @@ class AcceptedRequest:
     Attributes:
         statement: what the server signed about it.
         blob_hashes: the SHA-256 of each of its blobs, by name.
-
     """
 
     statement: RequestStatement
@@ -59,7 +58,6 @@ class RequestGate:
 
     Attributes:
         server_key: the Ed25519 key of the merchant's join file, 64 hexadecimal digits.
-
     """
 
     def __init__(self, path: Path, *, merchant: str, server_key: str) -> None:
@@ -88,7 +86,6 @@ class RequestGate:
         Raises:
             RefusedError: the message is not from this server, not for this merchant, or old.
             ProtocolError: the message is malformed.
-
         """
         signed = signed_request(content)
         statement = signed.statement

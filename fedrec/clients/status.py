@@ -61,7 +61,6 @@ def read_budget(home: MerchantHome, policy: MerchantPolicy | None) -> tuple[Budg
 
     Raises:
         LedgerError: the ledger doesn't verify.
-
     """
     outcome, entries = read_entries(home.ledger, public=home.identity().public, verify=verify)
     if not outcome.ok:
@@ -120,7 +119,6 @@ def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_del
 
     Returns:
         The plan and its cost.
-
     """
     history = History.of(entries)
     last_round = history.last_round(plan.training_id)
@@ -181,7 +179,6 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     Raises:
         LedgerError: the ledger or the store can't be read.
         ConfigError: another file of the folder can't be read.
-
     """
     policy, problem = None, None
     try:
@@ -266,7 +263,6 @@ def plan_of_last_charge(home: MerchantHome, entries: Sequence[Entry]) -> Trainin
 
     Returns:
         The plan; None if nothing was charged or the store has no such plan.
-
     """
     charged = charges(entries)
     if not charged:

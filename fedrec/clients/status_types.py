@@ -20,7 +20,6 @@ class TrainingCharges:
         last_at: time of the last charge.
         epsilon: proved epsilon of the charges and the declared counts, at ``delta``; None if it is infinite.
         delta: the training's delta.
-
     """
 
     training_id: str
@@ -51,7 +50,6 @@ class Budget:
         counts: number of counts of units that were charged.
         declared: the last noised count of units.
         unit: the ledger's unit.
-
     """
 
     spent: float | None
@@ -92,7 +90,6 @@ class PlanSummary:
         upload_window: in seconds, how long uploads may arrive; None for a training without a window.
         committee: names of the merchants that help to open sums.
         site_figures: whether a round of site figures follows those rounds; its cost is part of the others.
-
     """
 
     training_id: str
@@ -126,7 +123,6 @@ class RefusedRequest:
         reason: the reason.
         plan: the refused plan; None for other requests, and if the plan was joined since.
         standing: whether it would be refused still.
-
     """
 
     at: str
@@ -145,7 +141,6 @@ class NextRound:
         number: the round.
         rounds: number of rounds of the training.
         seconds_between: seconds that lay between the last rounds; None before the second.
-
     """
 
     number: int
@@ -177,7 +172,6 @@ class TrainingHistory:
         model_fetched: folder of the model that the page fetched; None if it wasn't.
         accuracy: accuracy that this model states.
         noise_alone: whether its last step used no photo.
-
     """
 
     training_id: str
@@ -233,7 +227,6 @@ class MerchantStatus:
         history: the trainings that were joined, the newest first.
         hours: hours in which rounds are answered; None for any.
         forgotten: number of photos that the merchant has forgotten.
-
     """
 
     merchant: str

@@ -45,7 +45,6 @@ class MerchantStore:
 
     Raises:
         LedgerError: the file can't be read.
-
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,7 +97,6 @@ class MerchantStore:
 
         Returns:
             The training as it was recorded first.
-
         """
         if self._find(training_id) is None:
             secrets = make_secrets()
@@ -138,7 +136,6 @@ class MerchantStore:
             kind: Flower's type of the request.
             reason: the reason.
             plan: canonical bytes of the refused plan, if the request was a join.
-
         """
         if plan is not None and len(plan) > _LARGEST_KEPT_PLAN:
             plan = None
@@ -193,7 +190,6 @@ class MerchantStore:
 
         Returns:
             The set that is stored.
-
         """
         self._db.execute(
             "INSERT INTO fixed_set VALUES (?, ?, ?, ?, ?) ON CONFLICT (training_id) DO UPDATE SET"
@@ -213,7 +209,6 @@ class MerchantStore:
         Args:
             training_id: the training.
             counts: the numbers.
-
         """
         self._db.execute(
             "INSERT OR REPLACE INTO photo_counts VALUES (?, ?)", (training_id, counts.model_dump_json())
@@ -258,7 +253,6 @@ class MerchantStore:
         Args:
             training_id: the training.
             now: the time, with a time zone.
-
         """
         at = now.timestamp()
         seen = self._seen(training_id)
@@ -278,7 +272,6 @@ class MerchantStore:
 
         Returns:
             The ids of the trainings that were closed.
-
         """
         finished = []
         for training_id in self.open_trainings():
@@ -318,7 +311,6 @@ class MerchantStore:
         Raises:
             RefusedError: another request was answered in this round, or the body was deleted because the
                 round is over.
-
         """
         row = self._db.execute(
             "SELECT request_hash, body FROM reply WHERE kind = ? AND training_id = ? AND round_number = ?",
@@ -344,7 +336,6 @@ class MerchantStore:
 
         Raises:
             RefusedError: the round already has an upload.
-
         """
         self._insert("upload", training_id, round_number, request_hash=request_hash, body=body)
 
@@ -359,7 +350,6 @@ class MerchantStore:
 
         Raises:
             RefusedError: the round already has an answer.
-
         """
         self._insert("answer", training_id, round_number, request_hash=request_hash, body=body)
 

@@ -49,7 +49,6 @@ class TrainingSecrets:
         sealing_private: private key for sealed boxes.
         decryption_private: private key for sums.
         encryption_public: the public key of ``decryption_private``.
-
     """
 
     sealing_private: bytes | None = field(default=None, repr=False)
@@ -66,7 +65,6 @@ class StoredTraining:
         secrets: the merchant's keys; the private ones are deleted when the training is closed.
         seeded: whether the merchant declared that its noise comes from a seed.
         closed: whether the training is closed.
-
     """
 
     plan: bytes
@@ -92,7 +90,6 @@ class FixedSet:
         held: tags of all records of the dataset that its charges refer to.
         version: that dataset version; empty if the folder could not be read.
         photo_summary: one line, for the merchant only: which photos are used, and which are left out.
-
     """
 
     tags: frozenset[bytes]
@@ -126,7 +123,6 @@ def read_fixed_set(db: sqlite3.Connection, training_id: str) -> FixedSet | None:
 
     Returns:
         The set.
-
     """
     row = db.execute(
         "SELECT tags, held, version, told FROM fixed_set WHERE training_id = ?", (training_id,)
@@ -148,7 +144,6 @@ def read_photo_counts(db: sqlite3.Connection, training_id: str) -> PhotoCounts |
 
     Returns:
         The counts.
-
     """
     row = db.execute("SELECT counts FROM photo_counts WHERE training_id = ?", (training_id,)).fetchone()
     return None if row is None else PhotoCounts.model_validate_json(row[0])

@@ -31,7 +31,6 @@ class StoredRefusal:
         kind: Flower's type of the request.
         reason: the reason.
         plan: canonical bytes of the refused plan, if the request was a join.
-
     """
 
     at: str
@@ -55,7 +54,6 @@ class StoreView:
         forgotten: number of photos that the merchant leaves out of every step.
         sent: by training and by kind (upload, answer), how many were made and their bytes.
         without_photos: the trainings whose last step used no photo.
-
     """
 
     plans: tuple[bytes, ...] = ()
@@ -85,7 +83,6 @@ def read_store(path: Path) -> StoreView:
 
     Raises:
         LedgerError: the store can't be read.
-
     """
     if not path.is_file():
         return StoreView()
@@ -130,7 +127,6 @@ class StoredTags:
         plan: canonical bytes of the open training's plan; None without one.
         fixed: its fixed set; None before it is fixed.
         forgotten: tags of the photos that the merchant has forgotten.
-
     """
 
     plan: bytes | None = None
@@ -146,7 +142,6 @@ def read_tags(path: Path) -> StoredTags:
 
     Raises:
         LedgerError: the store can't be read.
-
     """
     if not path.is_file():
         return StoredTags()

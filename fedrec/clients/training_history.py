@@ -33,7 +33,6 @@ def histories(
 
     Returns:
         The trainings.
-
     """
     charged = by_training(entries)
     costs = {training.training_id: training for training in budget.trainings}
@@ -87,7 +86,6 @@ def next_round(plan: TrainingPlan, entries: Sequence[Entry]) -> NextRound | None
 
     Returns:
         Its number, and how many seconds lay between the last rounds; None if all rounds are charged.
-
     """
     mine = by_training(entries).get(plan.training_id, [])
     last = max((entry.charge.round_number for entry in mine), default=0)

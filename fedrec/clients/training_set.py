@@ -59,7 +59,6 @@ class TrainingSets:
             noise alone, and the error is reported to the merchant only.
         declared: returns the noised number of units that the merchant declared; None if it declared none.
         device: the device of the tensors.
-
     """
 
     def __init__(
@@ -90,7 +89,6 @@ class TrainingSets:
 
         Returns:
             The fixed set.
-
         """
         found = self._store.fixed_set(plan.training_id)
         # A folder that could not be read at the join, such as a disk that wasn't mounted, is read as soon as
@@ -132,7 +130,6 @@ class TrainingSets:
         Args:
             plan: the training's plan.
             fixed: its fixed set.
-
         """
         if not fixed.tags or (self._loaded is not None and self._loaded.training_id == plan.training_id):
             return
@@ -217,7 +214,6 @@ class TrainingSets:
 
         Returns:
             The records; none if the folder can't be read.
-
         """
         self.load(plan, fixed)
         loaded = self._loaded

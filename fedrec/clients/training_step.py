@@ -44,7 +44,6 @@ def train(
             it, it is beyond the plan, or a rule doesn't allow it.
         BudgetExceededError: the round doesn't fit the lifetime budget.
         ProtocolError: the model or a key of the request is missing or wrong.
-
     """
     joined = context.training(request.training_id)
     plan, store = joined.plan, context.store

@@ -74,7 +74,6 @@ class Opener(Protocol):
 
         Raises:
             FedrecError: a request of the round was recorded before, or the party refuses.
-
         """
         ...
 
@@ -87,7 +86,6 @@ class Opener(Protocol):
 
         Returns:
             The signed head; None of a party without a ledger.
-
         """
         ...
 
@@ -111,7 +109,6 @@ def unmask(context: Opener, request: UnmaskRequest, blobs: Blobs) -> tuple[Unmas
         RefusedError: this party can't open sums of the training, or another set was answered before.
         ProtocolError: the survivor set or a blob is wrong.
         AggregationError: the key holder's sum doesn't decrypt.
-
     """
     joined = context.training(request.training_id)
     plan, number = joined.plan, request.round_number
@@ -174,7 +171,6 @@ def request_parts(survivors: Sequence[Commitment], blobs: Blobs, *, scheme: Sche
 
     Raises:
         ProtocolError: a blob is missing, or a ciphertext isn't the one that its merchant signed.
-
     """
     if not isinstance(scheme, HolderScheme):
         return [take_blob(blobs, f"box-{position}") for position in range(1, len(survivors) + 1)]
@@ -217,7 +213,6 @@ def answer_as_member(
 
     Raises:
         AggregationError: no share is wrong, and their sum is: a chance of 2**-128.
-
     """
     number = plan.committee.index(member) + 1
     opened: dict[str, tuple[bytes, Published]] = {}
@@ -272,7 +267,6 @@ def right_sum(
 
     Returns:
         The member's answer; None if a parcel or a dealing is malformed, or the sum isn't right.
-
     """
     try:
         answer = scheme.combine_shares(parcels, member=member)
@@ -298,7 +292,6 @@ def answer_as_holder(
 
     Raises:
         AggregationError: a ciphertext is malformed, or the sum doesn't decrypt.
-
     """
     total = scheme.new_sum()
     for ciphertext in ciphertexts:

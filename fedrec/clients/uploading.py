@@ -54,7 +54,6 @@ def round_keys(request: TrainRequest, blobs: Blobs, *, plan: TrainingPlan, schem
 
     Raises:
         ProtocolError: a key is missing, or isn't signed by its merchant.
-
     """
     if isinstance(scheme, CommitteeScheme):
         return RoundKeys(sealing=check_sealing_keys(request.sealing_keys, plan=plan))
@@ -71,7 +70,6 @@ class RoundSecrets:
     Attributes:
         key: the key of its ciphertext.
         seeds: the seeds of the noise layers that may be removed.
-
     """
 
     key: KeyMaterial | None
@@ -102,7 +100,6 @@ def make_upload(
 
     Returns:
         The signed commitment, and the blobs of the upload: ``ciphertext`` and one box per committee member.
-
     """
     plan, scheme = training.plan, training.derived.scheme
     seeds = add_layers(values, noise=training.derived.noise, rng=rng)
@@ -169,7 +166,6 @@ def deal_to_committee(
     Returns:
         One sealed box per member, in the committee's order, and the values that the dealer publishes of the
         key and of the seeds.
-
     """
     members, threshold = len(plan.committee), plan.threshold
     dealing = scheme.deal(secrets.key, members=members, threshold=threshold, rng=rng)

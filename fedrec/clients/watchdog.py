@@ -24,7 +24,6 @@ class Watchdog:
 
     Args:
         seconds: time limit of the step.
-
     """
 
     def __init__(self, seconds: float) -> None:

@@ -27,7 +27,6 @@ class DeduplicatedLog:
     Args:
         log: the log.
         most: the number of topics that are remembered; beyond it, the one that was quiet longest is ended.
-
     """
 
     def __init__(self, log: logging.Logger, *, most: int = MOST_TOPICS) -> None:
@@ -42,7 +41,6 @@ class DeduplicatedLog:
             topic: what the message is about; messages are compared within a topic.
             text: the message.
             level: a level of :mod:`logging`.
-
         """
         with self._mutex:
             last = self._topics.get(topic)

@@ -15,7 +15,6 @@ class NamedNodes(logging.Filter):
 
     Args:
         names: returns which merchant is at which node.
-
     """
 
     def __init__(self, names: Callable[[], Mapping[int, str]]) -> None:
@@ -45,7 +44,6 @@ def named_nodes(log: logging.Logger, names: Callable[[], Mapping[int, str]]) -> 
 
     Yields:
         None.
-
     """
     naming = NamedNodes(names)
     log.addFilter(naming)

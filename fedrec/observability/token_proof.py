@@ -31,6 +31,5 @@ def proof_of(token: bytes, *, nonce: str) -> str:
 
     Returns:
         The HMAC-SHA256.
-
     """
     return hmac.digest(token, _CONTEXT + nonce.encode("ascii"), "sha256").hex()

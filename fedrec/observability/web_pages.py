@@ -45,7 +45,6 @@ def page_files(package: str, folder: str) -> Mapping[str, PageFile]:
 
     Returns:
         The files by path; the page itself is at "/".
-
     """
     own = files(package).joinpath(folder)
     shared = files("fedrec.observability").joinpath("web")

@@ -22,7 +22,6 @@ def encode_reply(body: Strict, blobs: Mapping[str, bytes]) -> bytes:
 
     Returns:
         The bytes to store.
-
     """
     head = json.dumps(
         [body.model_dump(mode="json"), [[name, len(data)] for name, data in blobs.items()]]
@@ -44,7 +43,6 @@ def decode_reply(data: bytes, kind: type[Body]) -> tuple[Body, dict[str, bytes]]
 
     Raises:
         ProtocolError: the bytes are not an encoded reply of this kind.
-
     """
     start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     try:

@@ -84,7 +84,6 @@ class Chart:
         x_title: title of the x axis.
         end_text: label at the end of the last line.
         small: the format of one chart among many.
-
     """
 
     describes: str
@@ -141,7 +140,6 @@ def draw(chart: Chart, *, font: str = "") -> str:
 
     Returns:
         One ``<svg>`` element.
-
     """
     frame = (
         _Frame(chart, width=300, height=150, left=34, right=12, top=10, bottom=24, text=11)
@@ -175,7 +173,6 @@ def y_axis(top: float, *, about: int = 5, percent: bool = False) -> tuple[Tick, 
 
     Returns:
         The ticks.
-
     """
     return _labelled(nice_ticks(top, about=about), percent=percent)
 
@@ -191,7 +188,6 @@ def zoomed_axis(low: float, high: float, *, about: int = 5, percent: bool = Fals
 
     Returns:
         The ticks.
-
     """
     step = nice_ticks(high - low, about=about)[1]
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -211,7 +207,6 @@ def round_axis(first: int, last: int) -> tuple[Tick, ...]:
 
     Returns:
         A tick for the first round, and for multiples of a step that are not too near to it.
-
     """
     if last - first < 6:
         numbers: Sequence[int] = range(first, last + 1)

@@ -137,7 +137,6 @@ def named_figures(first: str, *others: str) -> tuple[Column, ...]:
 
     Returns:
         The columns.
-
     """
     return (Column(first), *(Column(title, "number") for title in others))
 
@@ -151,7 +150,6 @@ class Table:
         rows: the rows, one cell per column.
         empty: the text shown if there are no rows.
         stacks: whether a row's cells are stacked on a narrow screen: for rows of sentences.
-
     """
 
     columns: tuple[Column, ...]
@@ -182,7 +180,6 @@ class Plot:
         note: text beside the name.
         value: text at the far end of that line.
         key: the legend: what is drawn in each colour.
-
     """
 
     chart: Chart

@@ -23,7 +23,6 @@ def folded(table: Table, *, noun: str, loose: Collection[str] = ()) -> Table:
 
     Returns:
         The table; rows stay in the order of the first of each.
-
     """
     may_differ = {place for place, column in enumerate(table.columns) if column.title in loose}
     groups: dict[tuple[Cell, ...], list[tuple[Cell, ...]]] = {}

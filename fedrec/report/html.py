@@ -63,7 +63,6 @@ def render_live(*, title: str, source: str, nonce: str) -> str:
 
     Returns:
         The HTML page.
-
     """
     page = _environment().get_template("live.html")
     return page.render(title=title, source=source, nonce=nonce, style=Markup(_style()))  # noqa: S704

@@ -36,7 +36,6 @@ def render_pdf(document: Document) -> bytes:
 
     Raises:
         ConfigError: the extra ``pdf`` is not installed.
-
     """
     if not can_render_pdf():
         raise ConfigError(f"a PDF needs the extra 'pdf': {pip_command('fedrec[pdf]')}")

@@ -68,7 +68,6 @@ class Attendance:
         encryption_key: the holder's signed statement of ``encryption_key_bytes``; None in schemes without
             one.
         encryption_key_bytes: the public key that updates are encrypted under; empty in schemes without one.
-
     """
 
     grid: Grid
@@ -120,7 +119,6 @@ class Attendance:
 
         Raises:
             CohortIncompleteError: too few merchants joined, or a key of the committee is missing.
-
         """
         self.use_sealing_keys(kept)
         present = self.present()
@@ -177,7 +175,6 @@ class Attendance:
 
         Returns:
             The names of those that have joined and are connected.
-
         """
         present = self.present()
         self._take_answers(present)
@@ -196,7 +193,6 @@ class Attendance:
 
         Raises:
             CohortIncompleteError: too few answer, though enough merchants' rules allow the round.
-
         """
         present = self.present()
         joined = sorted(set(self.merchant_nodes.values()) & present)
@@ -224,7 +220,6 @@ class Attendance:
         Raises:
             CohortIncompleteError: the next round can't have enough contributors, or its sum not enough
                 members that answer; it is not charged then.
-
         """
         present = self.present()
         self._take_answers(present)
@@ -290,7 +285,6 @@ class Attendance:
 
         Returns:
             Why the others didn't answer, by node.
-
         """
         names, shared = self.signer.names(), pack(self._request())
         expected = self._expected

@@ -48,7 +48,6 @@ def make_authority(*, certificate: Path, key: Path) -> None:
     Args:
         certificate: file to write the certificate to, PEM.
         key: file to write the private key to, PEM, mode 0600.
-
     """
     private = ec.generate_private_key(ec.SECP384R1())
     now = datetime.now(UTC)
@@ -84,7 +83,6 @@ def make_server_certificate(
 
     Raises:
         ValueError: the authority's key isn't an elliptic-curve key.
-
     """
     issuer = x509.load_pem_x509_certificate(authority.read_bytes())
     signer = serialization.load_pem_private_key(authority_key.read_bytes(), None)
@@ -126,7 +124,6 @@ def check_certificates(given: Certificates, *, host: str) -> None:
 
     Raises:
         ConfigError: the files can't be used together, or the handshake fails.
-
     """
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -165,7 +162,6 @@ def renew_server_certificate(home: Certificates, *, authority_key: Path, host: s
 
     Raises:
         ConfigError: there is no key of the authority: the operator brought certificates of their own.
-
     """
     if not authority_key.is_file():
         raise ConfigError(
@@ -199,7 +195,6 @@ def make_server_certificates(folder: Path, *, hosts: tuple[str, ...]) -> Certifi
 
     Returns:
         The paths of the files.
-
     """
     authority, authority_key = folder / "authority.pem", folder / "authority.key"
     made = Certificates(authority=authority, certificate=folder / "server.pem", key=folder / "server.key")

@@ -90,7 +90,6 @@ class Checkpoint:
 
         Raises:
             TrainingError: the round, or a later one, was reserved before.
-
         """
         last = self.last_reserved()
         if round_number <= last:
@@ -111,7 +110,6 @@ class Checkpoint:
 
         Raises:
             TrainingError: it was begun before: it is never run twice.
-
         """
         if self.figures() is not None:
             raise TrainingError("the round of site figures was run before: it is never run twice")
@@ -139,7 +137,6 @@ class Checkpoint:
 
         Raises:
             TrainingError: the optimizer's state isn't all numeric arrays. Nothing is ever pickled.
-
         """
         state = {f"{_STATE}{name}": array for name, array in weights.state().items()}
         if any(array.dtype.kind not in "biuf" for array in state.values()):
@@ -169,7 +166,6 @@ class Checkpoint:
 
         Raises:
             TrainingError: the state is of another model or optimizer, or can't be read.
-
         """
         if self.last_reserved() == 0 or not self._state.exists():
             return 0

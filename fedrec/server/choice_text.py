@@ -36,7 +36,6 @@ def read_named(text: str, registry: Registry[Choice], *, option: str) -> tuple[C
 
     Raises:
         ConfigError: the name or a setting is unknown, or a value is no number in its range.
-
     """
     name, _, rest = text.partition(":")
     spec = registry.get(name)
@@ -59,7 +58,6 @@ def all_settings(spec: Adjustable, given: Mapping[str, float]) -> tuple[ServerSe
 
     Returns:
         The settings, as a plan holds them.
-
     """
     return tuple(
         ServerSetting(name=name, value=given.get(name, setting.default))

@@ -23,7 +23,6 @@ def class_warnings(classes: Sequence[str], eval_data: Path | None) -> Iterator[s
 
     Yields:
         One line for each kind of difference.
-
     """
     if eval_data is None:
         return

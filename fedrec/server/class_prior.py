@@ -23,7 +23,6 @@ def read_weights(text: str) -> dict[str, float]:
 
     Raises:
         ConfigError: a part is no class with a number above 0, or a class stands twice.
-
     """
     found: dict[str, float] = {}
     for part in text.split(","):
@@ -53,7 +52,6 @@ def class_shares(text: str, classes: Sequence[str]) -> tuple[float, ...]:
 
     Raises:
         ConfigError: the text can't be read, or doesn't name exactly these classes.
-
     """
     weights = read_weights(text)
     wrong = sorted(weights.keys() ^ set(classes))
@@ -80,7 +78,6 @@ def settle_objective(options: LearningOptions, classes: Sequence[str] | None) ->
 
     Raises:
         ConfigError: an option can't be read, or the options can't go together.
-
     """
     prior: tuple[float, ...] = ()
     if options.class_prior is not None:

@@ -26,7 +26,6 @@ class Complaints:
         complaints: names of the members that complained, by dealer.
         aside: the suspects that the next round leaves out.
         turn: how many rounds were lost to complaints.
-
     """
 
     colluders: int
@@ -48,7 +47,6 @@ class Complaints:
 
         Returns:
             The complaints as they were, or none.
-
         """
         if state is None:
             return cls(colluders=colluders, corrupt_witnesses=corrupt_witnesses)

@@ -40,7 +40,6 @@ class _LostRoundError(TrainingError):
         refused: whether merchants' own rules refused, so that too few were left; they will refuse for a
             while.
         stop: why the training should stop, or None.
-
     """
 
     def __init__(self, reason: str, *, refused: bool = False, stop: str | None = None) -> None:
@@ -60,7 +59,6 @@ class Coordinator(TrainingRunner):
             refusals. Merchants that didn't refuse are charged for each of those.
         figures_model: returns the parameters, shape (d,), that site figures are of; None for those after the
             last round.
-
     """
 
     most_lost: int | None = None
@@ -148,7 +146,6 @@ class Coordinator(TrainingRunner):
 
         Returns:
             The round's record, and why the training stops after it, or None.
-
         """
         started = time.monotonic()
         traffic = Traffic()

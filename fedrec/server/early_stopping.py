@@ -28,7 +28,6 @@ def best_round(stopping: EarlyStopping, lines: Sequence[RoundLine]) -> RoundLine
 
     Returns:
         The first opened round with the highest score; None if none has a score.
-
     """
     best: RoundLine | None = None
     for line in lines:
@@ -48,7 +47,6 @@ def is_over(stopping: EarlyStopping, lines: Sequence[RoundLine]) -> bool:
 
     Returns:
         Whether the training ends with the last of them.
-
     """
     best = best_round(stopping, lines)
     if best is None:
@@ -66,7 +64,6 @@ def score_of(stopping: EarlyStopping, line: RoundLine) -> float | None:
 
     Returns:
         Accuracy or macro F1; None if it wasn't measured.
-
     """
     return _SCORES[stopping.target](line)
 
@@ -80,7 +77,6 @@ def describe_stopping(plan: TrainingPlan, lines: Sequence[RoundLine]) -> str | N
 
     Returns:
         The line; None for a training that always runs all rounds.
-
     """
     stopping = plan.early_stopping
     if stopping is None:

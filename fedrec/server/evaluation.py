@@ -42,7 +42,6 @@ def probabilities(
 
     Returns:
         float64, shape (n, classes).
-
     """
     load_parameter_vector(model, parameters)
     model.eval()
@@ -73,7 +72,6 @@ def score(model: nn.Module, parameters: NDArray[np.float64], data: EvaluationDat
 
     Returns:
         The scores.
-
     """
     found = probabilities(model, parameters, data)
     predicted = found.argmax(axis=1)

@@ -25,7 +25,6 @@ def plan_figures(options: TrainingOptions, *, delta: float) -> SiteFigures | Non
     Raises:
         ConfigError: epsilon or delta is out of range.
         UnreachableBudgetError: no noise reaches the figures' share.
-
     """
     if options.site_figures is None:
         return None

@@ -18,7 +18,6 @@ def is_signed(reply: JoinReply, *, plan: TrainingPlan) -> bool:
 
     Returns:
         Whether it is.
-
     """
     joined = Joined(training_id=plan.training_id, merchant=reply.merchant, seeded=reply.seeded)
     return reply.signature is not None and verify(
@@ -38,7 +37,6 @@ def keep_first_receipt(reply: JoinReply, *, plan: TrainingPlan, receipts: Receip
         reply: the reply.
         plan: the training's plan.
         receipts: the server's book.
-
     """
     if reply.merchant in plan.signing_keys and receipts.last(reply.merchant) is None:
         receipt = receipts.sign(

@@ -66,7 +66,6 @@ class LayerRemoval:
 
     Attributes:
         faulty: why the layers of a merchant couldn't be removed though enough members opened them, by name.
-
     """
 
     plan: TrainingPlan
@@ -99,7 +98,6 @@ class LayerRemoval:
         Raises:
             ProtocolError: the blob is missing.
             AggregationError: a share is not the one that the member was dealt; nothing of it is used.
-
         """
         if not self.removed:
             if "layers" in blobs:

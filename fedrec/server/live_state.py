@@ -31,7 +31,6 @@ class Connection(_Live):
         last_seen: when it was last heard of.
         round_trip_seconds: how long a packet to it and back takes.
         reply_seconds: how long its last reply took, in the training that is run.
-
     """
 
     connected: bool = False
@@ -71,7 +70,6 @@ class LiveState(_Live):
         noted: notes on merchants that are late or left out, by name.
         turned_away: how many requests the public listener has refused.
         last_turned_away: the last of them.
-
     """
 
     time: datetime
@@ -98,7 +96,6 @@ class LiveState(_Live):
 
         Returns:
             Whether writing this one would tell a reader nothing new.
-
         """
         return other is not None and self._lasting() == other._lasting()
 

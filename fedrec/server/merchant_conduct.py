@@ -34,7 +34,6 @@ class LeftOut:
     Attributes:
         suspected: those that may have caused a lost round.
         resting: those that were late several times in a row.
-
     """
 
     suspected: frozenset[str]
@@ -52,7 +51,6 @@ class Conduct:
     Args:
         plan: the training's plan.
         state: what :meth:`state` returned, or None for a new training.
-
     """
 
     def __init__(self, plan: TrainingPlan, *, state: Mapping[str, Any] | None = None) -> None:
@@ -95,7 +93,6 @@ class Conduct:
 
         Returns:
             The merchants that are left out, by reason.
-
         """
         suspected = self.complaints.left_out
         free = set(connected) - suspected
@@ -128,7 +125,6 @@ class Conduct:
 
         Returns:
             Why the training must stop, or None if it can go on.
-
         """
         told = self.rotation.lost(suspects)
         room = len(set(connected) - self.complaints.left_out) - self._plan.min_contributors
@@ -179,7 +175,6 @@ class Conduct:
 
         Returns:
             Why the training must stop, or None if it can go on.
-
         """
         seats, threshold = len(self._plan.committee), self._plan.threshold
         if not wrong or seats - len(wrong) >= threshold:

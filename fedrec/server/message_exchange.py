@@ -46,7 +46,6 @@ class Answers(Generic[Reply]):
         late: those nodes of ``failed`` that sent nothing in time.
         bytes_down: bytes of the requests.
         bytes_up: bytes of all replies.
-
     """
 
     replies: tuple[Answer[Reply], ...]
@@ -89,7 +88,6 @@ class Exchange(Generic[Reply]):
         failed: reasons, by node: an error, or a malformed reply.
         bytes_down: bytes of the requests.
         bytes_up: bytes of the replies so far.
-
     """
 
     def __init__(
@@ -182,7 +180,6 @@ def ask(
 
     Returns:
         The replies in the order of ``requests`` (none with ``take``), the failures, and the bytes sent.
-
     """
     order = {node_id: position for position, node_id in enumerate(requests)}
     exchange = Exchange(grid, requests, settings)

@@ -27,7 +27,6 @@ class Pauses(Generic[Key]):
 
     Attributes:
         first: the first pause in seconds.
-
     """
 
     first: float = _FIRST_SECONDS

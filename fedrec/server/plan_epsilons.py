@@ -36,7 +36,6 @@ def epsilon_if_broken(plan: TrainingPlan, *, rounds: int) -> float | None:
 
     Returns:
         Epsilon, None without a guarantee.
-
     """
     return _if_broken(plan, rounds)  # pyright: ignore[reportArgumentType]
 

@@ -49,7 +49,6 @@ class Task:
         shape: channels and size of the pictures.
         seed: determines the initial weights, which are public.
         start: the initial parameters, float64 (d,), where the training starts from an earlier result.
-
     """
 
     spec: ModelSpec
@@ -72,7 +71,6 @@ class Task:
 
         Returns:
             The task.
-
         """
         shape = InputShape(channels=plan.channels, size=plan.image_size)
         return cls(spec=spec, classes=plan.classes, shape=shape, seed=seed, start=start)
@@ -100,7 +98,6 @@ class Enrolled:
         roster: the merchants.
         sizes: the noised number of units that each of them declared.
         witnesses: the witnesses, which have a seat where a committee opens sums.
-
     """
 
     server_key: str
@@ -117,7 +114,6 @@ class Planned:
         plan: the plan.
         settings: the options with all defaults settled.
         note: a line about layers that make clipping slow, or None.
-
     """
 
     plan: TrainingPlan
@@ -148,7 +144,6 @@ def plan_training(
     Raises:
         ConfigError: the options can't go together, or no plan can hold them.
         UnreachableBudgetError: no noise that fits the widest ring reaches the budget.
-
     """
     check_solved(options, task.spec)
     defaults = training_defaults(options, task.spec, sizes=enrolled.sizes)
@@ -185,7 +180,6 @@ def check_model(task: Task) -> str | None:
 
     Raises:
         ConfigError: it can't be clipped; or it is an installed model and mixes the records of a batch.
-
     """
     spec, shape = task.spec, task.shape
     if spec.solved:

@@ -22,7 +22,6 @@ class Seen:
         since: since when it is, or isn't; None if it wasn't seen by this process.
         last: when it was last heard of.
         round_trip: seconds that a packet to it and back takes; None where the system doesn't measure it.
-
     """
 
     connected: bool
@@ -48,7 +47,6 @@ class Presence:
     Args:
         now: a clock that never goes back, in seconds.
         wall: the time in seconds since 1970, to show moments of ``now`` by.
-
     """
 
     def __init__(
@@ -65,7 +63,6 @@ class Presence:
             name: the merchant.
             leaves: whether it says that it disconnects.
             round_trip: seconds that a packet to it and back takes.
-
         """
         now = self._now()
         with self._mutex:

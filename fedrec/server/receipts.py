@@ -47,7 +47,6 @@ class ReceiptBook:
     Args:
         path: the file; made if it is missing.
         identity: the server's key, which signs receipts.
-
     """
 
     def __init__(self, path: Path, *, identity: SigningIdentity) -> None:
@@ -107,7 +106,6 @@ class ReceiptBook:
         Raises:
             ProtocolError: there is no head, it is of another training, round, merchant or moment, or its
                 signature doesn't verify.
-
         """
         if head is None:
             raise ProtocolError("the reply comes without a signed ledger head")
@@ -156,7 +154,6 @@ def read_receipts(path: Path) -> Iterator[Receipt]:
 
     Raises:
         TrainingError: the file, or a receipt in it, can't be read.
-
     """
     if not path.exists():
         return
@@ -174,7 +171,6 @@ def rounds_with_receipt(path: Path, *, training_id: str) -> dict[str, int]:
 
     Returns:
         The number of rounds, by merchant; empty if there is no file.
-
     """
     if not path.exists():
         return {}

@@ -25,7 +25,6 @@ def in_words(kind: str, group: str) -> str:
 
     Returns:
         The name.
-
     """
     return _WORDS.get(kind, kind).format(group=group)
 
@@ -38,7 +37,6 @@ class Awaited:
         what: what they are, in words.
         merchants: names of the merchants whose replies are missing, sorted.
         since: when they were asked, in seconds since 1970.
-
     """
 
     what: str
@@ -51,7 +49,6 @@ class ReplyBoard:
 
     Args:
         names: returns which merchant is at which node.
-
     """
 
     def __init__(self, names: Callable[[], Mapping[int, str]] = dict) -> None:
@@ -72,7 +69,6 @@ class ReplyBoard:
         Args:
             node_id: the node.
             seconds: since it was asked.
-
         """
         with self._mutex:
             self._seconds[node_id] = seconds
@@ -88,7 +84,6 @@ class ReplyBoard:
 
         Yields:
             None.
-
         """
         wait = (in_words(kind, group), time.time(), missing)
         with self._mutex:

@@ -35,7 +35,6 @@ class RequestSigner:
 
     Raises:
         TrainingError: the file can't be read.
-
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class RequestSigner:
 
         Returns:
             The message with its signature; it shares the blobs of ``content``.
-
         """
         statement = RequestStatement(
             kind=kind,

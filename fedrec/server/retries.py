@@ -28,7 +28,6 @@ class Retries:
 
     Args:
         clock: returns seconds that only increase.
-
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,7 +43,6 @@ class Retries:
 
         Returns:
             Whether it is.
-
         """
         last = self._failed.get(number)
         if last is None:
@@ -61,7 +59,6 @@ class Retries:
 
         Returns:
             The seconds until the next one if nobody new comes, twice as many each time.
-
         """
         last = self._failed.get(number)
         if last is None or names - last.names:

@@ -47,7 +47,6 @@ class Rotation:
         losses: the number of rounds lost at their opening.
         choosing: whether the next round leaves out other merchants.
         recess: whether the next round asks all merchants, since too few contributed to the last.
-
     """
 
     order: tuple[str, ...]
@@ -72,7 +71,6 @@ class Rotation:
 
         Returns:
             The rotation as it was, or one without suspects.
-
         """
         rotation = cls(order=tuple(order))
         if state is None:
@@ -114,7 +112,6 @@ class Rotation:
 
         Returns:
             The names.
-
         """
         if self.recess or room <= 0:
             return frozenset()

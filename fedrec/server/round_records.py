@@ -26,7 +26,6 @@ class RoundRecord:
         merchants: names of the contributors, in the roster's order.
         noise_kept: deviation of the honest contributors' noise in the opened sum, divided by the one that is
             guaranteed; None of a lost round, and where the noise isn't shared out.
-
     """
 
     round: int

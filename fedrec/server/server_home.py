@@ -96,7 +96,6 @@ class ServerHome:
         Raises:
             ConfigError: the address isn't HOST:PORT, no merchant would accept the certificates there, or the
                 folder isn't empty.
-
         """
         authority, port = parse_address(address)
         host = authority.strip("[]")
@@ -154,7 +153,6 @@ class ServerHome:
 
         Raises:
             ConfigError: no merchant would accept them, or others can read the private key.
-
         """
         address, _, _ = self.settings()
         given = self.certificates()
@@ -189,7 +187,6 @@ class ServerHome:
 
         Raises:
             ConfigError: a merchant's ledger is of another unit: an epsilon holds for one unit only.
-
         """
         sizes: list[int] = []
         for entry in self.enrolled():
@@ -264,7 +261,6 @@ class ServerHome:
         Raises:
             ConfigError: a signature doesn't verify, Flower can't use the node key, a key was replaced or
                 revoked before, or the name or a key is taken; or an exchange of keys isn't confirmed.
-
         """
         statement, book = enrolment.statement, self.statements()
         if not verify(
@@ -317,7 +313,6 @@ class ServerHome:
 
         Raises:
             ConfigError: no such merchant is enrolled.
-
         """
         left = [entry for entry in self.enrolled() if entry.name != name]
         if len(left) == len(self.enrolled()):
@@ -332,7 +327,6 @@ class ServerHome:
 
         Raises:
             ServiceError: their file can't be read.
-
         """
         try:
             return frozenset(json.loads((self.folder / "retired.json").read_text("utf-8")))

@@ -55,7 +55,6 @@ class Service:
         gather_seconds: how long a training waits for its whole cohort before it starts with those connected.
         most_lost: how many more rounds than one in eleven may be lost before a training stops.
         patience: the multiple of :class:`GracePeriod`.
-
     """
 
     def __init__(
@@ -269,7 +268,6 @@ class Service:
 
         Returns:
             Whether this training is tried again at once.
-
         """
         self._deduplicated.write(training.number, f"training {training.number} waits for merchants: {error}")
         reason = f"waits for merchants: {error}"

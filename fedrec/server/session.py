@@ -59,7 +59,6 @@ class RoundOutcome:
         model: the server's own model, at the parameters that would be reported now; it changes with the next
             round.
         stop: ends the training after this round.
-
     """
 
     line: RoundLine
@@ -102,7 +101,6 @@ class Session:
         lines: the records of all finished rounds, from all sessions of the training.
         refusals: where a merchant refused, and why.
         stopped: whether a callback or early stopping ended the training before its last round.
-
     """
 
     home: ServerHome
@@ -151,7 +149,6 @@ class Session:
 
         Returns:
             The runner.
-
         """
         identity = self.home.identity()
         receipts = ReceiptBook(self.home.receipts, identity=identity)
@@ -186,7 +183,6 @@ class Session:
         Args:
             runner: from :meth:`runner`.
             context: of the Flower run.
-
         """
         try:
             build_server_app(runner)(runner.grid, context)
@@ -259,7 +255,6 @@ class Session:
 
         Raises:
             DataError: the model's scores are not finite.
-
         """
         if data is None or not self.lines:
             return None

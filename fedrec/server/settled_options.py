@@ -35,7 +35,6 @@ def planned_delta(options: TrainingOptions, sizes: tuple[int, ...]) -> float:
 
     Returns:
         Delta; the default is 1 / (10 times all units), and 1e-5 at most.
-
     """
     return options.delta or min(LARGEST_DEFAULT_DELTA, 1 / (10 * sum(sizes)))
 
@@ -56,7 +55,6 @@ def training_defaults(
     Raises:
         ConfigError: the budget states nothing.
         UnreachableBudgetError: no noise reaches the budget.
-
     """
     optimizer, chosen = read_choice(options.optimizer)
     if spec.recipe is None or options.sends_moves or optimizer.learning_rate is not None:
@@ -124,7 +122,6 @@ def check_solved(options: TrainingOptions, spec: ModelSpec) -> None:
 
     Raises:
         ConfigError: an option contradicts the one step of all records, or is for steps of an optimizer.
-
     """
     if not spec.solved:
         return
@@ -157,7 +154,6 @@ def settle(
 
     Raises:
         ConfigError: the options can't go together.
-
     """
     if options.secure_aggregation not in schemes.names():
         known = ", ".join(schemes.names())

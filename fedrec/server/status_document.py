@@ -36,7 +36,6 @@ def server_status(home: ServerHome, live: LiveState | None) -> dict[str, Any]:
 
     Returns:
         The status.
-
     """
     now = _iso(datetime.now(UTC))
     trainings = list(all_trainings(home.trainings))
@@ -157,7 +156,6 @@ def seconds_left(plan: TrainingPlan, rounds: Sequence[Mapping[str, Any]]) -> flo
 
     Returns:
         Seconds; None before the first round, and for a campaign, whose window says when it ends.
-
     """
     if not rounds or plan.upload_window is not None:
         return None

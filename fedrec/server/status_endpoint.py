@@ -50,7 +50,6 @@ class ServerObserver:
     Args:
         home: the server's folder.
         presence: who is connected.
-
     """
 
     def __init__(self, home: ServerHome, presence: Presence | None = None) -> None:
@@ -74,7 +73,6 @@ class ServerObserver:
         Args:
             address: the client's address.
             path: the path that was asked for.
-
         """
         with self._mutex:
             self._turned_away += 1
@@ -87,7 +85,6 @@ class ServerObserver:
         Args:
             training: the training.
             runner: runs its rounds.
-
         """
         cohort = tuple(peer.name for peer in training.plan().roster)
         with self._mutex:
@@ -112,7 +109,6 @@ class ServerObserver:
 
         Returns:
             The state.
-
         """
         with self._mutex:
             followed, turned_away, requests = self._followed, self._turned_away, tuple(self._requests)
@@ -154,7 +150,6 @@ class ServerObserver:
 
         Raises:
             OSError: the file can't be written.
-
         """
         state, last = self.live(running=running), self._written
         recent = last is not None and (state.time - last.time).total_seconds() < WRITE_SECONDS

@@ -23,7 +23,6 @@ def status_metrics(status: Mapping[str, Any], *, certificate_ends: datetime | No
 
     Yields:
         The metrics.
-
     """
     yield GaugeMetricFamily(prometheus.ENROLLED, "Merchants on the roster.", len(status["enrolled"]))
     yield GaugeMetricFamily(prometheus.WAITING, "Trainings that are filed.", status["waiting"])

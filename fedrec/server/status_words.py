@@ -19,7 +19,6 @@ def waiting_text(waiting: Mapping[str, Any], *, now: str) -> str:
 
     Returns:
         One sentence without a full stop.
-
     """
     who = f": {listed(waiting['merchants'])}" if waiting["merchants"] else ""
     since = waiting["since"]

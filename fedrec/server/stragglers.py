@@ -30,7 +30,6 @@ class GracePeriod:
     Args:
         multiple: of the median.
         floor: in seconds; no phase ends earlier.
-
     """
 
     def __init__(self, *, multiple: float = PATIENCE, floor: float = _FLOOR_SECONDS) -> None:
@@ -47,7 +46,6 @@ class GracePeriod:
 
         Yields:
             The phase.
-
         """
         phase = Phase(self, quorum=max(needed, math.ceil(_QUORUM * asked)), needed=needed)
         try:
@@ -82,7 +80,6 @@ class Phase:
 
         Returns:
             The second at which it ends, or None while there are too few replies.
-
         """
         if replies >= self.quorum and self.reached is None:
             self.reached = seconds
@@ -107,7 +104,6 @@ def waiting(
     Yields:
         A function of the number of valid replies and the seconds passed: the second at which the phase ends,
         or None.
-
     """
     if grace is None:
         yield lambda replies, seconds: None
@@ -148,7 +144,6 @@ class Lateness:
             round_number: the round.
             late: merchants without a reply, where the round went on without them.
             replied: merchants that replied in time.
-
         """
         for name in replied:
             self.in_a_row.pop(name, None)

@@ -62,7 +62,6 @@ class Opening:
         wrong: what is wrong with answers that don't verify, by the name of the member at fault.
         wrong_layers: the same of what members with right answers opened of noise layers.
         complaints: names of the members that were dealt shares that don't verify, by dealer.
-
     """
 
     grid: Grid
@@ -199,7 +198,6 @@ class Opening:
         Returns:
             The receipts for the reply, which aren't kept yet: one of a merchant's, none of a witness's. None
             if the reply isn't valid.
-
         """
         dealers = {upload.merchant for upload in self.uploads}
         for dealer in dealers.intersection(reply.complaints):
@@ -288,7 +286,6 @@ def unmask_request(
 
     Returns:
         The request. A holder of the key gets the ciphertexts instead of shares.
-
     """
     request = UnmaskRequest(
         training_id=plan.training_id,

@@ -115,7 +115,6 @@ def make_plan(folder: Path, options: TrainingFile, enrolled: Enrolled) -> tuple[
         ConfigError: nobody is enrolled, ``eval_data`` is missing, classes look alike, or no plan can hold the
             options.
         UnreachableBudgetError: no noise that fits the widest ring reaches the budget.
-
     """
     if not enrolled.roster:
         raise ConfigError("no merchant is enrolled yet: there is nobody to train with")
@@ -172,7 +171,6 @@ def add_training(
     Raises:
         ConfigError: as :func:`make_plan` raises.
         UnreachableBudgetError: as :func:`make_plan` raises.
-
     """
     plan, task = make_plan(folder, options, Enrolled(server_key, roster, sizes, witnesses))
     number = f"{1 + max((int(path.name) for path in training_folders(folder)), default=0):04d}"
@@ -211,7 +209,6 @@ def write_plan(
         run_id: what a simulation's report calls the run.
         start: the initial parameters, float64 (d,), where the training starts from an earlier result.
         start_from: the number of that earlier training.
-
     """
     if start is not None:
         write_atomically(training.folder / START, start.astype("<f4").tobytes())

@@ -55,7 +55,6 @@ class TrainingRun:
         timeout: in seconds, per phase.
         most_lost: it stops once this many more rounds are lost than one in eleven.
         patience: the multiple of :class:`GracePeriod`.
-
     """
 
     home: ServerHome
@@ -122,7 +121,6 @@ class TrainingRun:
 
         Raises:
             _StoppedError: the service was asked to stop, or the training was cancelled.
-
         """
         seconds = 0.0
         if lost:

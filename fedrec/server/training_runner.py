@@ -50,7 +50,6 @@ class TrainingRunner:
 
     Attributes:
         board: whose replies are waited for now.
-
     """
 
     grid: Grid

@@ -82,7 +82,6 @@ class Training:
 
         Raises:
             ServiceError: the file is missing, or isn't what the plan names.
-
         """
         if self.start_from() is None:
             return None
@@ -117,7 +116,6 @@ class Training:
         Args:
             status: the new status.
             reason: why it failed, or what it waits for.
-
         """
         if (self.folder / "state.json").exists() and self.is_cancelled():
             # Cancelling is final, even if a server was about to write another status.
@@ -208,7 +206,6 @@ def find_training(folder: Path, number: str) -> Training:
 
     Raises:
         ConfigError: there is no such training.
-
     """
     for training in all_trainings(folder):
         if number.isdecimal() and int(number) == int(training.number):

@@ -31,7 +31,6 @@ class Upload:
         signed: its signed commitment.
         ciphertext: kept only where a holder of the key opens sums, else empty.
         boxes: the sealed key shares, one per committee member.
-
     """
 
     merchant: str
@@ -63,7 +62,6 @@ def train_requests(
 
     Returns:
         The requests, by node id.
-
     """
     request = TrainRequest(
         training_id=plan.training_id,
@@ -107,7 +105,6 @@ class UploadCollector:
     Attributes:
         refused: whether any merchant refused.
         largest: bytes of the largest upload.
-
     """
 
     def __init__(
@@ -150,7 +147,6 @@ class UploadCollector:
 
         Returns:
             The receipt for the upload, which isn't kept yet; None if it isn't counted.
-
         """
         self.refused |= reply.refused is not None
         try:
@@ -214,6 +210,5 @@ def reply_bytes(reply: Strict, blobs: Mapping[str, bytes]) -> int:
 
     Returns:
         Bytes.
-
     """
     return len(reply.canonical_bytes()) + sum(map(len, blobs.values()))

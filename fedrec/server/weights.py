@@ -32,7 +32,6 @@ class Weights:
         mean: the coordinates of a released mean of features, which the optimizer doesn't change; None for
             a model that centres nothing.
         solve: solves the parameters from one sum of statistics; None for a model that is trained by steps.
-
     """
 
     parameters: Vector
@@ -64,7 +63,6 @@ class Weights:
 
         Returns:
             The global model before its first step.
-
         """
         average = parameters.copy() if averaging else None
         return cls(parameters.copy(), optimizer, averaging, average, mean=mean, solve=solve)

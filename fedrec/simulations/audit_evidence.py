@@ -39,7 +39,6 @@ def evidence_of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidenc
 
     Raises:
         ConfigError: it is no whole run directory, or a training of a deployment.
-
     """
     home = run.resolve().parent.parent
     if (home / "roster.json").exists():
@@ -86,7 +85,6 @@ def evidence_of_client(folder: Path, *, discloses_data: bool = False) -> tuple[E
 
     Returns:
         The evidence, and the identity that signs the bundle: the merchant.
-
     """
     home = MerchantHome.open(folder)
     identity, policy = home.identity(), home.policy()

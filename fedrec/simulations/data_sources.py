@@ -39,7 +39,6 @@ class MerchantData:
         ignored: entries that are no photos, with the reasons.
         duplicates_dropped: files that are copies of another.
         near_duplicates: groups of photos that look alike. All of them are kept, and each counts as a record.
-
     """
 
     merchant: str
@@ -63,7 +62,6 @@ class Source:
         account: what became of everything else in the folder.
         duplicates_dropped: number of records dropped as copies.
         absent: merchants whose folders hold nothing to train on.
-
     """
 
     name: str
@@ -145,7 +143,6 @@ def open_source(
     Raises:
         DataError: the data can't be used.
         ConfigError: the options don't fit the data.
-
     """
     seed = config.seed or 0
     wanted = config.merchants
@@ -224,7 +221,6 @@ def write_arrays(
         inputs: model inputs, shape (n, views, ...).
         labels: int64, shape (n,).
         digests: 32 bytes for each record.
-
     """
     folder.mkdir(parents=True, mode=0o700)
     np.save(folder / "inputs.npy", inputs, allow_pickle=False)

@@ -32,7 +32,6 @@ def run_command(*arguments: object, fails: int = 0) -> str:
 
     Raises:
         TrainingError: the exit code is another.
-
     """
     done = subprocess.run(  # noqa: S603 (our own interpreter and commands)
         _command(*arguments),
@@ -73,7 +72,6 @@ class Federation:
         run: runs a setup command to its end, as :func:`run_command` does.
         port: where the server listens.
         processes: the processes, by name.
-
     """
 
     folder: Path
@@ -108,7 +106,6 @@ class Federation:
 
         Raises:
             TrainingError: nobody was enrolled.
-
         """
         seeded = () if seed is None else ("--insecure-seed", seed)
         self.run("server", "init", "--address", self.address, "--home", self.server)
@@ -144,7 +141,6 @@ class Federation:
         Args:
             name: the merchant's name.
             *options: further options of ``fedrec client start``.
-
         """
         fixed = ("--home", self.home(name), "--device", "cpu", "--threads", 1)
         self.spawn(name, *_command("client", "start", *fixed, *options))
@@ -155,7 +151,6 @@ class Federation:
         Args:
             name: name of the process.
             *command: program and arguments.
-
         """
         with self.log_path(name).open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603
@@ -201,7 +196,6 @@ class Federation:
 
         Raises:
             TrainingError: it failed, or isn't done in time.
-
         """
         deadline = time.monotonic() + seconds
         state = self.training(number) / "state.json"

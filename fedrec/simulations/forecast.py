@@ -49,7 +49,6 @@ class Forecast:
         bytes_up: bytes that a merchant sends in them, on average.
         bytes_down: bytes that a merchant receives in them, on average.
         epsilon: epsilon of the whole training in the server's view; None without a guarantee.
-
     """
 
     rounds: int
@@ -78,7 +77,6 @@ def estimated_bytes(plan: TrainingPlan, derived: Derived) -> RoundBytes:
 
     Returns:
         The bytes.
-
     """
     texts = len(plan.committee) * _KEY_TEXT_BYTES * isinstance(derived.scheme, CommitteeScheme)
     return RoundBytes(
@@ -129,7 +127,6 @@ def announce(run: SimulationRun, *, tell: Tell) -> SimulationRun:
 
     Returns:
         The run.
-
     """
     tell(message(in_words([Forecaster().forecast(run)])))
     return run
@@ -169,7 +166,6 @@ def measured_step(
 
     Returns:
         The seconds of noise and encryption, and those of each record that a step takes.
-
     """
     scheme, rng = derived.scheme, Randomness.from_os()
     model = task.model().to(device)

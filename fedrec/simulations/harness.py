@@ -98,7 +98,6 @@ def simulate(
         FedrecError: one clear line on anything wrong with the options or the data.
         InterruptedRunError: after Ctrl-C or SIGTERM.
         TrainingError: no round was opened.
-
     """
     observers = Observers(tell, callbacks)
     with KeptInputs() as inputs:
@@ -132,7 +131,6 @@ def resume(
     Raises:
         ConfigError: there is no such run, it is finished, or another process runs it.
         FedrecError: as :func:`simulate` raises.
-
     """
     observers = Observers(tell, callbacks)
     with KeptInputs() as inputs:
@@ -160,7 +158,6 @@ def carry_out(
 
     Raises:
         FedrecError: as :func:`simulate` raises.
-
     """
     started = time.monotonic()
     with MemoryMeter() as memory, Interrupts() as interrupts, ExitStack() as opened:

@@ -34,7 +34,6 @@ class Dropouts:
 
         Returns:
             Whether it drops out.
-
         """
         if self.cohort is not None and merchant >= self.cohort:
             return False
@@ -63,7 +62,6 @@ class Crashes:
 
         Returns:
             The point, or None if it doesn't crash.
-
         """
         drawn, digest = _draw(f"fedrec/crash/1:{self.seed}:{round_number}:{merchant}")
         return _POINTS[digest[8] % len(_POINTS)] if drawn < self.probability else None
@@ -91,7 +89,6 @@ class Saboteur:
 
         Returns:
             Whether it does.
-
         """
         honest = self.honest_each > 0 and round_number % self.honest_each == 0
         return (merchant, lie) == (self.merchant, self.lie) and not honest

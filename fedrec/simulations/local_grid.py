@@ -83,7 +83,6 @@ class LocalGrid(VirtualGrid):
     Raises:
         EngineFailedError: the processes can't be started.
         ConfigError: ``make_app`` holds something that can't be sent to another process.
-
     """
 
     def __init__(
@@ -111,7 +110,6 @@ class LocalGrid(VirtualGrid):
 
         Returns:
             The future reply.
-
         """
         return self._lanes[index % len(self._lanes)].submit(message, index)
 

@@ -45,7 +45,6 @@ def add_cost(path: Path, *, train: float, encrypt: float) -> None:
         path: the file; made if it is missing.
         train: seconds of training.
         encrypt: seconds of encryption.
-
     """
     cost = json.loads(path.read_text()) if path.exists() else {"seconds_train": 0.0, "seconds_encrypt": 0.0}
     cost = {
@@ -65,7 +64,6 @@ class Misconduct:
         crash_at: returns the point at which it crashes in a round, or None.
         lies: whether it cheats in a given way in a round.
         drop: carries out a crash.
-
     """
 
     crash_at: Callable[[int], CrashPoint | None] = lambda round_number: None
@@ -90,7 +88,6 @@ class VirtualMerchant(Merchant):
 
         Returns:
             The reply and its blobs.
-
         """
         self._point = self._misconduct.crash_at(request.round_number)
         reply = super().train(request, blobs)
@@ -109,7 +106,6 @@ class VirtualMerchant(Merchant):
 
         Returns:
             The reply and its blobs.
-
         """
         reply, sent = super().unmask(request, blobs)
         if sent and self._misconduct.lies("share", request.round_number):
@@ -131,7 +127,6 @@ class SimulatedWitnesses:
         homes: holds a folder per witness.
         names: their names.
         policy: the rules of every witness.
-
     """
 
     homes: Path
@@ -147,7 +142,6 @@ class SimulatedWitnesses:
 
         Returns:
             The witness.
-
         """
         name = self.names[index]
         return open_witness(
@@ -176,7 +170,6 @@ class SimulatedMerchants:
         crashes: crashes to inject, if any.
         saboteur: a merchant that cheats, if any.
         witnesses: the simulated witnesses, if any.
-
     """
 
     homes: Path
@@ -228,7 +221,6 @@ class SimulatedMerchants:
 
         Returns:
             The merchant or witness.
-
         """
         if index < len(self.names) or self.witnesses is None:
             return self.merchant(index, drop=drop)
@@ -243,7 +235,6 @@ class SimulatedMerchants:
 
         Returns:
             The merchant.
-
         """
         name = self.names[index]
         home, cost_file = MerchantHome(self.homes / name), self.homes / name / COST_FILE

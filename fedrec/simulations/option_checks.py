@@ -40,7 +40,6 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         UnreachableBudgetError: no noise reaches the budget.
         DataError: ``--eval-data`` is no folder and no CSV file.
         MissingExtraError: the model needs a package that is not installed.
-
     """
     check_solved(config, spec)
     settle_objective(config, None)
@@ -95,7 +94,6 @@ def derived_options(
 
     Returns:
         Values, by the option's name.
-
     """
     found: dict[str, object] = {
         "merchants": plan.cohort,

@@ -15,7 +15,6 @@ def send_frame(pipe: socket.socket, kind: bytes, data: bytes = b"") -> None:
         pipe: the socket.
         kind: kind of the frame, one byte.
         data: its content.
-
     """
     pipe.sendall(_LENGTH.pack(len(data)) + kind)
     pipe.sendall(data)

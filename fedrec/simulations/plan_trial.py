@@ -78,7 +78,6 @@ class Trial:
         seconds_step: how long the largest merchant computes for its upload.
         seconds_answer: how long a member computes for its answer.
         seconds_server: how long the server computes.
-
     """
 
     counted: bool
@@ -107,7 +106,6 @@ def cost_of_rounds(plan: TrainingPlan, task: Task) -> Trial:
 
     Returns:
         The cost.
-
     """
     few = plan.cohort <= MOST_MERCHANTS and plan.cohort * plan.dimension <= MOST_PARAMETERS
     # Witnesses are no merchants, and answer by other code.
@@ -158,7 +156,6 @@ class _InlineGrid(VirtualGrid):
 
         Returns:
             The reply, which has come.
-
         """
         key = (message.metadata.message_type, message.metadata.group_id, index)
         self._meter.down[key] += content_bytes(message.content)
@@ -235,7 +232,6 @@ def try_plan(plan: TrainingPlan, task: Task) -> Trial:
 
     Raises:
         TrainingError: not one round was opened.
-
     """
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="fedrec-trial-") as scratch:
@@ -354,7 +350,6 @@ def _measured(plan: TrainingPlan, meter: _Meter, *, group: str, seconds: float, 
 
     Returns:
         The trial.
-
     """
     cohort = range(plan.cohort)
     train = {index: meter.seconds["train", group, index] for index in cohort}

@@ -42,7 +42,6 @@ class RayGrid(VirtualGrid):
 
     Raises:
         MissingExtraError: Ray is not installed.
-
     """
 
     def __init__(
@@ -68,7 +67,6 @@ class RayGrid(VirtualGrid):
 
         Returns:
             The future reply.
-
         """
         return self._threads.submit(self._handle, message, index)
 

@@ -35,7 +35,6 @@ def make_run_folder(out: Path | None, run_id: str) -> Path:
 
     Raises:
         ConfigError: it can't be made, or isn't empty.
-
     """
     folder = out if out is not None else Path("runs") / run_id
     try:

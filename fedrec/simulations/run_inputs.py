@@ -31,7 +31,6 @@ class Inputs:
         arrays: folder of the merchants' inputs.
         metrics: what the final model is evaluated on.
         validation: what each round is evaluated on; None if no record fell into that split.
-
     """
 
     arrays: Path
@@ -69,7 +68,6 @@ class KeptInputs:
 
         Returns:
             The inputs.
-
         """
         splits = run.source.splits
         kind = (
@@ -102,7 +100,6 @@ def prepare_inputs(run: SimulationRun, *, arrays: Path, tell: Tell) -> Inputs:
 
     Returns:
         The inputs.
-
     """
     spec, shape, splits = run.task.spec, run.task.shape, run.source.splits
 

@@ -56,7 +56,6 @@ class Materials:
         model: the model, under the name that the options have for it.
         data: the splits; with ``--partition folder`` their records name their merchants.
         reader: loads data that the options name, and may have it from an earlier run.
-
     """
 
     model: ModelSpec | None = None
@@ -84,7 +83,6 @@ class SimulationRun:
         plan: the training's plan.
         source: the data.
         device: where models are trained and evaluated.
-
     """
 
     config: SimulationConfig
@@ -138,7 +136,6 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
 
     Raises:
         FedrecError: one clear line on anything wrong with the options or the data.
-
     """
     # Which model is the best depends on the pictures; each of them needs the same packages.
     spec = materials.spec(chosen_model(config.model, method=config.method))
@@ -218,7 +215,6 @@ def reopen(
         ConfigError: it is no run directory, was never begun, is finished, or its data has other merchants or
             classes now.
         DataError: the data can't be read.
-
     """
     training = Training(folder)
     status, _ = training.status()
@@ -258,7 +254,6 @@ def read_options(folder: Path, changed: Mapping[str, object]) -> SimulationConfi
 
     Raises:
         ConfigError: there is no such folder, it holds no run that was begun, or other options are changed.
-
     """
     check_changed(changed)
     if not folder.is_dir():
@@ -315,7 +310,6 @@ def simulated_merchants(run: SimulationRun, *, arrays: Path) -> SimulatedMerchan
 
     Returns:
         The recipe.
-
     """
     config = run.config
     return SimulatedMerchants(
@@ -346,7 +340,6 @@ def make_witnesses(count: int, *, taken: Collection[str]) -> dict[str, SigningId
 
     Returns:
         The identities, by name.
-
     """
     free = (
         name
@@ -366,7 +359,6 @@ def node_names(run: SimulationRun, grid: Grid) -> dict[int, str]:
 
     Returns:
         Names, by node id.
-
     """
     return dict(zip(grid.get_node_ids(), run.party_names, strict=True))
 
@@ -390,6 +382,5 @@ def worker_count(config: SimulationConfig, *, merchants: int) -> int:
 
     Returns:
         The number.
-
     """
     return min(config.workers or os.cpu_count() or 1, merchants)

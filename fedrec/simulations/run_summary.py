@@ -23,7 +23,6 @@ def summarise(report: Mapping[str, Any], folder: Path) -> str:
 
     Returns:
         The lines.
-
     """
     run, metrics, privacy = report["run"], report["metrics"], report["privacy"]
     scheme, cost = report["secure_aggregation"], report["cost"]

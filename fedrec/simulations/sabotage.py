@@ -29,7 +29,6 @@ def under_another_key(
 
     Raises:
         ProtocolError: the reply is a refusal.
-
     """
     if reply.signed is None:
         raise ProtocolError("a refusal holds no upload to spoil")

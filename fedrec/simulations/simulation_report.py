@@ -44,7 +44,6 @@ def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[
 
     Returns:
         The report's section ``per_merchant``, and warnings on ledgers that don't verify.
-
     """
     lines: list[dict[str, Any]] = []
     problems: list[str] = []
@@ -108,7 +107,6 @@ def write_own_reports(source: Source, homes: Path) -> None:
     Args:
         source: the run's data.
         homes: holds a folder per merchant.
-
     """
     for merchant in source.merchants:
         body = {"schema": OWN_SCHEMA} | asdict(merchant)
@@ -142,6 +140,5 @@ def merchants_cost(homes: Path, what: str) -> float:
 
     Returns:
         The seconds.
-
     """
     return sum(float(json.loads(path.read_text())[what]) for path in sorted(homes.glob(f"*/{COST_FILE}")))

@@ -49,7 +49,6 @@ class SweepResult:
         folder: the folder of the sweep.
         comparison: the rows of the finished runs; None if no run was finished.
         failure: the error that the command ends with, if runs failed.
-
     """
 
     folder: Path
@@ -71,7 +70,6 @@ def run_sweep(sweep: Sweep, *, out: Path | None, tell: Tell) -> SweepResult:
     Raises:
         FedrecError: a run can't be prepared; nothing was begun, and the folder is as it was.
         InterruptedRunError: after Ctrl-C or SIGTERM.
-
     """
     for run in sweep.runs:
         check_options(
@@ -115,7 +113,6 @@ def resume_sweep(folder: Path, *, changed: Mapping[str, object], tell: Tell) -> 
     Raises:
         ConfigError: another process is at the sweep, or its files are broken.
         InterruptedRunError: after Ctrl-C or SIGTERM.
-
     """
     check_changed(changed)
     materials = Materials(reader=DataReader())

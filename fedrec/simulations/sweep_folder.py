@@ -27,7 +27,6 @@ def write_sweep(folder: Path, *, swept: Mapping[str, Sequence[str]], repeats: in
         folder: the folder.
         swept: the values of each option that is swept.
         repeats: runs of each point.
-
     """
     body = {"schema": SWEEP_SCHEMA, "sweep": {name: list(values) for name, values in swept.items()}}
     write_atomically(folder / SWEEP_FILE, json.dumps(body | {"repeat": repeats}, indent=2).encode())

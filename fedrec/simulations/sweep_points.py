@@ -24,7 +24,6 @@ class SweepRun:
     Attributes:
         name: path of its folder in that of the sweep.
         config: its options, without the run directory.
-
     """
 
     name: str
@@ -39,7 +38,6 @@ class Sweep:
         axes: the values of each option, as they were given.
         repeats: runs of each point.
         runs: the runs, in the order in which they are carried out.
-
     """
 
     axes: Mapping[str, tuple[str, ...]]
@@ -62,7 +60,6 @@ def read_sweep(swept: Sequence[str], *, repeats: int, config: Path | None, flags
     Raises:
         ConfigError: an option is unknown or can't be swept, a value is wrong or given twice, or there are too
             many runs; one line names the option.
-
     """
     axes = _axes(swept, flags=flags)
     count = repeats

@@ -39,7 +39,6 @@ class VirtualGrid(Grid):
 
     Attributes:
         worker_deaths: number of processes that died while answering, if the engine can tell.
-
     """
 
     def __init__(self, *, merchants: int, dropouts: Dropouts | None) -> None:
@@ -60,7 +59,6 @@ class VirtualGrid(Grid):
 
         Returns:
             The future reply.
-
         """
 
     @abstractmethod
@@ -97,7 +95,6 @@ class VirtualGrid(Grid):
 
         Returns:
             The message.
-
         """
         return new_message(
             content, message_type=message_type, node_id=dst_node_id, group_id=group_id, ttl=ttl or DEFAULT_TTL
@@ -122,7 +119,6 @@ class VirtualGrid(Grid):
 
         Raises:
             EngineFailedError: so many workers died that the machine, not chance, is the cause.
-
         """
         if self.worker_deaths >= MOST_DEATHS:
             raise EngineFailedError(
@@ -148,7 +144,6 @@ class VirtualGrid(Grid):
 
         Returns:
             The replies that arrived in time.
-
         """
         waiting = set(self.push_messages(messages))
         replies: list[Message] = []

@@ -37,7 +37,6 @@ def pickle_app(make_app: object) -> bytes:
 
     Raises:
         ConfigError: it holds something that can't be sent to another process.
-
     """
     try:
         return cast("bytes", cloudpickle.dumps(make_app))
@@ -89,7 +88,6 @@ class WorkerProcess:
         Raises:
             WorkerDiedError: the process ended before it replied.
             WorkerFailedError: its app raised an error.
-
         """
         try:
             self._send(MESSAGE, pickle.dumps((message, index)))

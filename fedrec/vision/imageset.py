@@ -29,7 +29,6 @@ class Record:
         merchant: who holds it; None where photos belong to nobody.
         perceptual_hash: 32 bytes of :mod:`fedrec.vision.near_duplicates`.
         product: name of the product that it shows, where the folders name one.
-
     """
 
     name: str
@@ -195,7 +194,6 @@ class ImageSet:
         labels: (n,) int64.
         skipped: pictures that could not be used. A subset carries none.
         dropped: the records of exact copies that were left out. A subset carries none.
-
     """
 
     def __init__(

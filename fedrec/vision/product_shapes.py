@@ -31,7 +31,6 @@ class Pen:
         side: width and height of the picture in pixels.
         matrix: (2, 2) float64, shape coordinates to pixels.
         centre: the pixel where the shape's origin lands.
-
     """
 
     def __init__(self, side: int, matrix: NDArray[np.float64], centre: Point) -> None:

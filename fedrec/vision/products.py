@@ -27,7 +27,6 @@ class ProductSet(ImageSet):
     Attributes:
         photos: the photos of all products.
         members: for each product its positions in ``photos``, in the order of their digests.
-
     """
 
     def __init__(

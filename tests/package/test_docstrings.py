@@ -6,6 +6,7 @@ Ruff checks that a section that is there fits its function; that the section is 
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -185,3 +186,14 @@ def whole(given: Options) -> None:
         "generated has no help for other",
         "Options has no help for batch",
     ]
+
+
+@pytest.mark.parametrize("folder", ["fedrec", "tests", "benchmarks", "examples"])
+def test_no_docstring_ends_with_an_empty_line(folder: str) -> None:
+    """A rule of Ruff can ask for that line, and none can forbid it."""
+    wrong = [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r'\n *\n *"""$', path.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert wrong == []

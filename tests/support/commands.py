@@ -20,7 +20,6 @@ def command_here(*arguments: object, fails: int = 0) -> str:
 
     Returns:
         What it printed.
-
     """
     shown = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(shown), redirect_stderr(shown):

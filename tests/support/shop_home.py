@@ -37,7 +37,6 @@ class ShopHome:
         ended: plan of the training that ended, whose model was fetched.
         open: plan of the open training.
         refused: plan of a training that the policy refuses.
-
     """
 
     home: MerchantHome

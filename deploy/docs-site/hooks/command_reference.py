@@ -24,7 +24,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     Returns:
         The files with the pages.
-
     """
     for name in command_names():
         files.append(File.generated(config, f"{FOLDER}/{name}.md", content=command_page(name)))
@@ -48,7 +47,6 @@ def command_page(name: str) -> str:
 
     Raises:
         LookupError: there is no such command.
-
     """
     root, context = _root()
     command = root.get_command(context, name)

@@ -19,7 +19,6 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
     Returns:
         The page in HTML.
-
     """
     return marked(output, page.file.src_uri)
 
@@ -33,7 +32,6 @@ def marked(output: str, address: str) -> str:
 
     Returns:
         The page in HTML.
-
     """
     for folder, language in LANGUAGES.items():
         if address.startswith(folder):

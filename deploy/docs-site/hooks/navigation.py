@@ -23,7 +23,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     Returns:
         The same files.
-
     """
     pages = sorted(file.src_uri for file in files.documentation_pages())
     config.nav = completed(config.nav or [], pages)
@@ -39,7 +38,6 @@ def completed(nav: list[Any], pages: list[str]) -> list[Any]:
 
     Returns:
         The entries; the section "More" is there only if it has a page.
-
     """
     filled = [_filled(entry, pages) for entry in nav]
     known = {address for entry in filled for address in _addresses(entry)}

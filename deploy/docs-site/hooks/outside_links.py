@@ -32,7 +32,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     Returns:
         The page with links that the site has.
-
     """
     source = page.file.abs_src_path
     if source is None:
@@ -52,7 +51,6 @@ def rewritten(markdown: str, *, source: Path, address: str, docs: Path) -> str:
 
     Returns:
         The page.
-
     """
 
     def replaced(found: re.Match[str]) -> str:

@@ -21,7 +21,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     Returns:
         The files with the pages.
-
     """
     root = Path(config.docs_dir).parent
     front = imported((root / "fedrec" / "__init__.py").read_text("utf-8"))
@@ -66,6 +65,5 @@ def reference(title: str, summary: str, names: list[str]) -> str:
 
     Returns:
         The page.
-
     """
     return "\n\n".join([f"# {title}", summary, *(f"::: {name}" for name in names)])

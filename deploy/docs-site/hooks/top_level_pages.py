@@ -25,7 +25,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     Returns:
         The files with the pages.
-
     """
     root = Path(config.docs_dir).parent
     for name, address in PAGES.items():

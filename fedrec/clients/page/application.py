@@ -59,7 +59,6 @@ def make_application(
 
     Returns:
         The application.
-
     """
     page = page_files("fedrec.clients.page", "web")
     routes = [Route(path, functools.partial(_static, file), methods=["GET"]) for path, file in page.items()]
@@ -84,7 +83,6 @@ class Actions:
     Args:
         pause: takes part in no new round.
         resume: takes part again.
-
     """
 
     def __init__(self, *, pause: Callable[[], None], resume: Callable[[], None]) -> None:

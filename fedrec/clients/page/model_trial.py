@@ -30,7 +30,6 @@ class Fetching:
         training: the training's id; empty if none was fetched.
         state: ``none``, ``running``, ``done`` or ``failed``.
         detail: what it does, or why it failed.
-
     """
 
     training: str = ""
@@ -43,7 +42,6 @@ class ModelTrial:
 
     Args:
         home: the merchant's folder.
-
     """
 
     def __init__(self, home: MerchantHome) -> None:
@@ -69,7 +67,6 @@ class ModelTrial:
 
         Raises:
             ConfigError: another one is being fetched.
-
         """
         with self._mutex:
             if self._fetching.state == "running":
@@ -89,7 +86,6 @@ class ModelTrial:
 
         Raises:
             FedrecError: the model or the photo can't be used.
-
         """
         # One at a time: a photo takes memory, and the daemon may train beside it.
         with self._trying:

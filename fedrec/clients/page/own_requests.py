@@ -18,7 +18,6 @@ class OwnRequestsAlone:
 
     Args:
         app: what answers.
-
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -79,7 +79,6 @@ class PhotoView:
         home: the merchant's folder.
         unit: returns the ledger's unit.
         changed_data: returns the policy's rule about photos that were added.
-
     """
 
     def __init__(
@@ -98,7 +97,6 @@ class PhotoView:
 
         Args:
             wait: whether to return only when it is read.
-
         """
         with self._mutex:
             reader = self._reader
@@ -133,7 +131,6 @@ class PhotoView:
 
         Returns:
             A JSON document.
-
         """
         with self._mutex:
             scan, reading = self._scan, self._reader is not None
@@ -170,7 +167,6 @@ class PhotoView:
 
         Raises:
             DataError: there is no such photo any more.
-
         """
         images, photo = self._photo(number, scan=scan)
         with self._drawing:
@@ -192,7 +188,6 @@ class PhotoView:
 
         Raises:
             DataError: there is no such photo any more.
-
         """
         images, photo = self._photo(number, scan=scan)
         with self._mutex:

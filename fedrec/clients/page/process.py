@@ -19,7 +19,6 @@ def page_beside(folder: Path, *, port: int | None) -> Iterator[None]:
 
     Yields:
         None, at once: the page prints its address when it is served.
-
     """
     if port is None:
         yield

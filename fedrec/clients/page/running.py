@@ -37,7 +37,6 @@ def new_token(home: MerchantHome) -> bytes:
 
     Raises:
         OSError: the file can't be written.
-
     """
     token = secrets.token_urlsafe(LEAST_TOKEN).encode()
     path = home.folder / TOKEN_FILE
@@ -64,7 +63,6 @@ def serve_page(
         ConfigError: a file of the folder can't be used.
         OSError: the token can't be written.
         ServiceError: the port is in use.
-
     """
     bound = bind(LOOPBACK, port, what="the page")
     # A new one each time: who got an earlier one, such as by listening on the port meanwhile, has nothing.

@@ -22,7 +22,6 @@ class StatusReader:
 
     Args:
         home: the merchant's folder.
-
     """
 
     def __init__(self, home: MerchantHome) -> None:
@@ -37,7 +36,6 @@ class StatusReader:
 
         Raises:
             FedrecError: a file of the folder can't be read.
-
         """
         with self._mutex:
             stamp = self._files()

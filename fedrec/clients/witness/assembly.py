@@ -25,7 +25,6 @@ def open_witness(home: WitnessHome, *, name: str, server_key: str, policy: Witne
     Raises:
         ConfigError: the key can't be used.
         LedgerError: a file can't be read, or the record of openings is older than the store.
-
     """
     return Witness(
         name=name,

@@ -24,7 +24,6 @@ class WitnessDaemon(DaemonLoop):
     Raises:
         ConfigError: the settings, the policy, the join file or a key can't be used.
         LedgerError: the store or the record of openings can't be used, or another process uses them.
-
     """
 
     paused: ClassVar[str] = PAUSED

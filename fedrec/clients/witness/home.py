@@ -60,7 +60,6 @@ class WitnessHome(PartyHome):
 
         Returns:
             The folder.
-
         """
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -82,7 +81,6 @@ class WitnessHome(PartyHome):
 
         Raises:
             ConfigError: the name is not valid, or the folder is not empty.
-
         """
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"--home {folder} is not empty: choose a new folder for this witness")
@@ -133,7 +131,6 @@ class WitnessHome(PartyHome):
         Raises:
             ConfigError: the record of exchanges can't be read.
             LedgerError: another process has locked the record of openings.
-
         """
         before = KeyRecord.read(self.keys)
         with closing(lock_openings(self.openings)):
@@ -150,7 +147,6 @@ class WitnessHome(PartyHome):
 
         Raises:
             ConfigError: the join file's witnesses don't have this witness's key under its name.
-
         """
         name = self.name
         mine = [peer for peer in join.witnesses if peer.name == name]
@@ -166,7 +162,6 @@ class WitnessHome(PartyHome):
 
         Raises:
             ConfigError: ``policy.toml`` or the join file can't be used, or they contradict each other.
-
         """
         policy = WitnessPolicy.load(self.folder / "policy.toml")
         approved = self.approved(

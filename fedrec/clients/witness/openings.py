@@ -43,7 +43,6 @@ class Openings:
 
     Raises:
         LedgerError: the file is gone, or can't be read.
-
     """
 
     @classmethod
@@ -81,7 +80,6 @@ class Openings:
 
         Raises:
             RefusedError: a request of this round was recorded before, be it the same one.
-
         """
         try:
             self._db.execute(
@@ -102,7 +100,6 @@ class Openings:
 
         Returns:
             Whether there is one.
-
         """
         found = self._db.execute(
             "SELECT 1 FROM opening WHERE training_id = ? AND round_number = ?", (training_id, round_number)
@@ -134,7 +131,6 @@ def lock_openings(path: Path) -> HeldLock:
 
     Raises:
         LedgerError: another process holds it.
-
     """
     try:
         return take_lock(_lock_of(path))
@@ -161,7 +157,6 @@ class OpeningCounts:
         by_training: number of sums by the training's id.
         today: of all trainings since the start of the day, UTC.
         last_at: time of the last one, UTC; None if there is none.
-
     """
 
     by_training: Mapping[str, int]
@@ -181,7 +176,6 @@ def read_counts(path: Path, *, now: datetime) -> OpeningCounts:
 
     Raises:
         LedgerError: the file is gone, or can't be read.
-
     """
     midnight = datetime.combine(now.astimezone(UTC).date(), time(), tzinfo=UTC).timestamp()
     try:

@@ -61,7 +61,6 @@ class WitnessPolicy(PolicyFile):
 
         Raises:
             RefusedError: the plan breaks a rule, which the message names.
-
         """
         check_one_of("modes", plan.mode, self.modes, what="privacy mode")
         check_one_of("schemes", plan.scheme, self.schemes, what="secure aggregation")
@@ -85,7 +84,6 @@ class WitnessPolicy(PolicyFile):
 
         Raises:
             RefusedError: a rule limits their number; the message names it.
-
         """
         for rule, limit, done in (
             ("largest_openings_per_training", self.largest_openings_per_training, of_training),

@@ -33,7 +33,6 @@ class WitnessedPlan:
         committee: number of the members that help to open sums.
         witnesses: how many of them are witnesses.
         opened: sums of it that this witness helped to open.
-
     """
 
     training_id: str
@@ -57,7 +56,6 @@ class RefusedByWitness:
         kind: Flower's type of the request.
         reason: the reason.
         standing: whether it would be refused still.
-
     """
 
     at: str
@@ -95,7 +93,6 @@ class WitnessStatus:
         most_openings_per_day: the policy's limit on them.
         last_opening: time of the last one.
         refusals: the last refused requests, the oldest first.
-
     """
 
     witness: str
@@ -132,7 +129,6 @@ def read_witness_status(home: WitnessHome) -> WitnessStatus:
     Raises:
         LedgerError: the store or the record of openings can't be read.
         ConfigError: another file of the folder can't be read.
-
     """
     now = datetime.now(UTC)
     join = home.joined() if home.has_joined else None

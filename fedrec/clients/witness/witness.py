@@ -61,7 +61,6 @@ class Witness:
 
     Raises:
         LedgerError: the store has an answer that the record of openings lacks.
-
     """
 
     name: str
@@ -108,7 +107,6 @@ class Witness:
 
         Raises:
             RefusedError: the plan breaks a rule, which the message names, or the training is closed.
-
         """
         plan = request.plan
         self._check(plan)
@@ -137,7 +135,6 @@ class Witness:
 
         Raises:
             RefusedError: always.
-
         """
         raise RefusedError("a witness has no photos: it takes part in no step")
 
@@ -150,7 +147,6 @@ class Witness:
 
         Returns:
             The reply and its blobs.
-
         """
         return unmasking.unmask(self, request, blobs)
 
@@ -165,7 +161,6 @@ class Witness:
 
         Raises:
             RefusedError: the training was not joined, is closed, or breaks a rule, which the message names.
-
         """
         self.expire()
         stored = self.store.training(training_id)
@@ -192,7 +187,6 @@ class Witness:
         Raises:
             RefusedError: a rule limits the number of openings, or a request of this round was recorded
                 before.
-
         """
         now = self.now()
         self.policy.check_opening(
@@ -207,7 +201,6 @@ class Witness:
         Args:
             plan: the training's plan.
             round_number: the round.
-
         """
         return
 

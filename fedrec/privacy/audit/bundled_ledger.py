@@ -29,7 +29,6 @@ class BundledTraining:
         charges: its entries, in order.
         spend: all its steps, and the counts that the merchant declared.
         epsilon: of that, proved, as the training's own report has it; None has no bound.
-
     """
 
     training_id: str

@@ -42,7 +42,6 @@ class Adam:
         Args:
             parameters: float64, shape (d,).
             gradient: float64, shape (d,); not changed.
-
         """
         self._steps += 1
         self._first *= self._beta1

@@ -21,7 +21,6 @@ class AdamW:
         Args:
             parameters: float64, shape (d,).
             gradient: float64, shape (d,); not changed.
-
         """
         parameters *= self._kept
         self._adam.step(parameters, gradient)

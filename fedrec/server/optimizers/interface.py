@@ -27,7 +27,6 @@ class ServerOptimizer(Protocol):
         Args:
             parameters: float64, shape (d,); changed.
             gradient: float64, shape (d,); not changed.
-
         """
         ...
 
@@ -51,7 +50,6 @@ class Setting:
         default: its value unless it is set.
         least: the smallest value allowed.
         limit: every value must be below it.
-
     """
 
     default: float
@@ -78,7 +76,6 @@ class OptimizerSpec:
             is.
         make: builds the optimizer from the number of parameters, the learning rate and the values of all
             settings.
-
     """
 
     name: str

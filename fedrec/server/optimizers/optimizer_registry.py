@@ -31,7 +31,6 @@ def read_choice(text: str | None) -> tuple[OptimizerSpec, Mapping[str, float]]:
 
     Raises:
         ConfigError: the optimizer or a setting is unknown, or a value is no number in its range.
-
     """
     return read_named(text or REGISTRY.names()[0], REGISTRY, option="--optimizer")
 
@@ -78,7 +77,6 @@ def start_weights(
 
     Raises:
         ConfigError: the optimizer or the schedule is not installed; see :class:`Registry`.
-
     """
     spec = REGISTRY.get(update.optimizer)
     optimizer = spec.make(initial.size, update.learning_rate, update.values)

@@ -18,7 +18,6 @@ class Shrinkage:
     Attributes:
         decay: the share of each parameter that it takes away: learning rate times weight decay.
         threshold: what it takes from the size of each, down to zero: learning rate times the L1 penalty.
-
     """
 
     decay: float = 0.0
@@ -40,7 +39,6 @@ class ScheduledOptimizer:
         optimizer: takes the steps at the full learning rate.
         factors: of each step, float64, shape (T,). The last one holds for further steps.
         shrinkage: at the full learning rate; the factor multiplies it too.
-
     """
 
     def __init__(self, optimizer: ServerOptimizer, *, factors: Vector, shrinkage: Shrinkage) -> None:
@@ -55,7 +53,6 @@ class ScheduledOptimizer:
         Args:
             parameters: float64, shape (d,).
             gradient: float64, shape (d,); not changed.
-
         """
         factor = float(self._factors[min(self._steps, len(self._factors) - 1)])
         self._steps += 1

@@ -30,7 +30,6 @@ class Sgd:
         Args:
             parameters: float64, shape (d,).
             gradient: float64, shape (d,); not changed.
-
         """
         if self._velocity is not None:
             self._velocity *= self._momentum

@@ -36,7 +36,6 @@ class Yogi:
         Args:
             parameters: float64, shape (d,).
             gradient: float64, shape (d,); not changed.
-
         """
         self._first *= self._beta1
         self._first += (1 - self._beta1) * gradient

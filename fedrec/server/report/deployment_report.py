@@ -39,7 +39,6 @@ def deployed_report(
 
     Returns:
         The content of ``report.json``.
-
     """
     started = training.started() or datetime.now(UTC)
     earlier = training.start_from()

@@ -36,7 +36,6 @@ def epsilon_after(
 
     Returns:
         Epsilon, or None without a guarantee.
-
     """
     if not plan.privacy_mode.private:
         return None
@@ -57,7 +56,6 @@ def epsilons_of_copies(
 
     Returns:
         Epsilon by the number of copies, None without a guarantee.
-
     """
     spend = _spend(derived, steps=steps, figures=figures)
     return {str(copies): finite(spend.epsilon_of_copies(copies)) for copies in SHOWN_COPIES}
@@ -73,7 +71,6 @@ def cross_checks(derived: Derived, *, steps: int, figures: bool) -> dict[str, fl
 
     Returns:
         Epsilon by the accountant's name, None without a guarantee.
-
     """
     spend = _spend(derived, steps=steps, figures=figures)
     return {name: finite(epsilon) for name, epsilon in accountant_registry.cross_checks(spend).items()}
@@ -98,7 +95,6 @@ def charged_events(
 
     Returns:
         The events, JSON values.
-
     """
     multiplier = derived.spend.multiplier
     more = derived.figures.spend.multiplier if figures and derived.figures is not None else None

@@ -25,7 +25,6 @@ def figures_section(
 
     Returns:
         JSON values. Where the round isn't opened, they say why, and there are no figures.
-
     """
     if derived.figures is None:
         return None
@@ -81,7 +80,6 @@ def foreseen_figures(plan: TrainingPlan, derived: Derived) -> dict[str, Any] | N
     Returns:
         Their own epsilon in both views, and the least count that is told from none if all merchants
         contribute, which makes the most noise.
-
     """
     if derived.figures is None:
         return None

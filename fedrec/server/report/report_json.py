@@ -52,7 +52,6 @@ class RunFacts:
         seed: the run's seed, if any.
         seconds_train: CPU seconds of training, all merchants together.
         seconds_encrypt: CPU seconds of encryption, all merchants together.
-
     """
 
     id: str
@@ -80,7 +79,6 @@ def rate_plan(plan: TrainingPlan, epsilon: float | None, *, seeded: bool = False
 
     Returns:
         The rating.
-
     """
     privacy = {
         "mode": plan.mode,
@@ -146,7 +144,6 @@ def build_report(
 
     Returns:
         The content of ``report.json``.
-
     """
     plan, derived, lines, metrics = result.plan, result.derived, result.lines, result.metrics
     # The epsilon of the rounds that were run holds only if no result influenced their number.

@@ -49,7 +49,6 @@ def section(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
     Returns:
         The section, empty if the report has none.
-
     """
     value = report.get(name)
     return value if isinstance(value, Mapping) else {}
@@ -64,7 +63,6 @@ def items(parent: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
     Returns:
         The mappings, empty if there is no such list.
-
     """
     value = parent.get(name)
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, Sequence) else []

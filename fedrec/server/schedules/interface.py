@@ -28,7 +28,6 @@ class ScheduleSpec:
         settings: what can be set, by name.
         factors: returns what the learning rate of each step is multiplied by, from the number of steps T and
             the values of all settings: float64, shape (T,), none below 0.
-
     """
 
     name: str
@@ -47,7 +46,6 @@ def after_warmup(curve: Curve) -> Factors:
 
     Returns:
         The factors of all steps.
-
     """
 
     def factors(steps: int, settings: Mapping[str, float]) -> Vector:

@@ -40,7 +40,6 @@ def factors_of(schedule: Schedule, *, steps: int) -> Vector:
 
     Raises:
         ConfigError: the schedule is not installed, or gives no factor from 0 up for each step.
-
     """
     spec = REGISTRY.get(schedule.name)
     settings = {name: setting.default for name, setting in spec.settings.items()} | schedule.values

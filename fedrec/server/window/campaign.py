@@ -45,7 +45,6 @@ class Campaign(TrainingRunner):
         pause: waits between two looks at who is connected; raises an error to end the run.
         tell: called with the campaign's progress in a line, when it has changed.
         now: returns the time in seconds since 1970.
-
     """
 
     training: Path
@@ -90,7 +89,6 @@ class Campaign(TrainingRunner):
         Raises:
             CohortIncompleteError: no member of the committee has ever joined, so that nothing has begun.
             TrainingError: a file of the campaign can't be used.
-
         """
         self.checkpoint.restore(self.weights)
         last = self.checkpoint.last_record()
@@ -182,7 +180,6 @@ class Campaign(TrainingRunner):
 
         Raises:
             TrainingError: another set was fixed before.
-
         """
         kept = self.checkpoint.conduct()
         found = None if fixed is None else {"survivors": sha256_hex(fixed.canonical_bytes())}

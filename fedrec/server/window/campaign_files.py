@@ -60,7 +60,6 @@ class CampaignFiles:
     Args:
         training: the folder of the training.
         plan: its plan.
-
     """
 
     def __init__(self, training: Path, *, plan: TrainingPlan) -> None:
@@ -78,7 +77,6 @@ class CampaignFiles:
 
         Returns:
             The path; there may be no file.
-
         """
         return self.folder / f"{kind}-{self._places[merchant]:04d}.bin"
 
@@ -143,7 +141,6 @@ class CampaignProgress:
         answered: the committee's members whose answers are stored.
         awaited: those whose answers aren't.
         needed: how many answers open the sum.
-
     """
 
     ends: datetime | None
@@ -193,7 +190,6 @@ def read_progress(training: Path, plan: TrainingPlan) -> CampaignProgress | None
 
     Raises:
         TrainingError: a file can't be read.
-
     """
     if plan.upload_window is None or (training / "rounds.jsonl").exists():
         return None
@@ -223,7 +219,6 @@ def shown_progress(training: Path, plan: TrainingPlan) -> CampaignProgress | Non
 
     Returns:
         The progress; also None where a file can't be used, as the training's status then says.
-
     """
     try:
         return read_progress(training, plan)

@@ -58,7 +58,6 @@ class CampaignUploads:
     Attributes:
         collector: the uploads so far.
         bytes_up: bytes of the uploads.
-
     """
 
     grid: Grid
@@ -121,7 +120,6 @@ class CampaignUploads:
         Raises:
             LostCampaignError: fewer have come than the plan requires.
             TrainingError: the set is fixed, and a stored upload of it can't be used.
-
         """
         fixed = self.files.survivors()
         if fixed is not None:

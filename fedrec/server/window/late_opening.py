@@ -39,7 +39,6 @@ class LateOpening:
     Attributes:
         bytes_up: bytes of the answers.
         bytes_down: bytes of the requests of this process.
-
     """
 
     opening: Opening
@@ -70,7 +69,6 @@ class LateOpening:
 
         Raises:
             LostCampaignError: too few members can still answer, or enough have, and the sum doesn't open.
-
         """
         self._restore()
         while True:
@@ -124,7 +122,6 @@ class LateOpening:
 
         Returns:
             Whether any of those members is connected.
-
         """
         opening = self.opening
         connected = self.cohort.admit([peer.name for peer in opening.plan.parties])

@@ -40,7 +40,6 @@ class StandingRequests(Generic[Reply]):
 
     Attributes:
         bytes_down: bytes of all requests.
-
     """
 
     def __init__(self, grid: Grid, settings: ExchangeSettings[Reply]) -> None:
@@ -67,7 +66,6 @@ class StandingRequests(Generic[Reply]):
             requests: the requests by node.
             names: the merchant at each of these nodes.
             seconds: after which they are given up, and not delivered any more, if that is before the timeout.
-
         """
         for name in names.values():
             self._pauses.asked(name)

@@ -32,7 +32,6 @@ class StoredReplies:
         files: the campaign's files.
         upload_bytes: most bytes of the blobs of an upload.
         answer_bytes: most bytes of the blobs of an answer.
-
     """
 
     def __init__(self, files: CampaignFiles, *, upload_bytes: int, answer_bytes: int) -> None:
@@ -46,7 +45,6 @@ class StoredReplies:
             merchant: the merchant that it came from.
             reply: its body.
             blobs: its blobs by name.
-
         """
         self._files.make_folder()
         path = self._files.path("upload" if isinstance(reply, TrainReply) else "answer", merchant)

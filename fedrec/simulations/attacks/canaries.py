@@ -78,7 +78,6 @@ class AuditOptions:
         colluders: how many of them side with the server.
         scheme: the aggregation scheme.
         confidence: of the lower bounds.
-
     """
 
     epsilon: float = 8.0
@@ -114,7 +113,6 @@ class AuditResult:
         shared_noise: the largest part of the noise that any two rounds have in common, about 0 if none; None
             for a single round.
         violations: what contradicts the claim, a line each.
-
     """
 
     options: AuditOptions
@@ -189,7 +187,6 @@ def audit(
     Raises:
         ConfigError: the options don't make a training.
         AuditError: a round was not opened, so that nothing can be concluded.
-
     """
     coins = Randomness.from_os().uniform(options.canaries) < 0.5
     with tempfile.TemporaryDirectory(prefix="fedrec-audit-") as scratch:
@@ -268,7 +265,6 @@ def _shared(noises: list[Vector]) -> float | None:
 
     Returns:
         The part, or None for fewer than two rounds.
-
     """
     if len(noises) < 2:
         return None

@@ -64,7 +64,6 @@ def canary_data(plan: TrainingPlan, *, canaries: int, chosen: NDArray[np.int64])
 
     Returns:
         The records, inputs of shape (n, 1, canaries).
-
     """
     inputs = torch.zeros(len(chosen), 1, canaries)
     inputs[torch.arange(len(chosen)), 0, torch.from_numpy(chosen)] = _LENGTH * _CLIP * math.sqrt(2.0)

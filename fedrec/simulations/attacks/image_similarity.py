@@ -33,7 +33,6 @@ def psnr(picture: Pictures, other: Pictures) -> float:
 
     Raises:
         DataError: the shapes differ, or the pictures are empty.
-
     """
     if picture.shape != other.shape or picture.size == 0:
         raise DataError(f"pictures of shape {picture.shape} and {other.shape} can't be compared")
@@ -56,7 +55,6 @@ def ssim(picture: Pictures, other: Pictures) -> float:
 
     Raises:
         DataError: the shapes differ, or a side is below 11 pixels.
-
     """
     if picture.shape != other.shape or picture.ndim != 3 or min(picture.shape[:2]) < _WINDOW:
         raise DataError(
@@ -90,7 +88,6 @@ def match_order(reconstructions: Pictures, photos: Pictures) -> Pictures:
 
     Returns:
         The reconstructions in the order of the photos.
-
     """
     apart = np.square(reconstructions[:, None] - photos[None]).mean(axis=(2, 3, 4))
     rows, columns = linear_sum_assignment(apart)

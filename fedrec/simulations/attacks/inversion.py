@@ -55,7 +55,6 @@ class InversionSettings:
         size: side of the photos in pixels.
         search_steps: steps of the search for pictures.
         seed: of photos, initial weights, search and noise; the noise is then the same in every run.
-
     """
 
     defence: Defence
@@ -78,7 +77,6 @@ class Reconstruction:
         ssim: mean over the pictures.
         best_psnr: largest PSNR of a picture, dB.
         gains: by how many dB the PSNR of each picture is above that of plain grey.
-
     """
 
     name: str
@@ -208,7 +206,6 @@ def invert(settings: InversionSettings, *, tell: Tell = lambda line: None) -> In
     Raises:
         ConfigError: the settings are out of range or don't go together.
         DataError: there are too few photos.
-
     """
     if not settings.batches or settings.batches[0] != 1 or settings.search_steps < 1:
         raise ConfigError("--batch must be given as 1 first, and --steps be at least 1")

@@ -38,7 +38,6 @@ class Attack:
     Attributes:
         scores: float64 (m,), higher for likelier members.
         members: bool (m,), the truth.
-
     """
 
     scores: Floats
@@ -57,7 +56,6 @@ class Rates:
         tpr_high: upper end of that interval.
         auc: area under the ROC curve.
         guesses: number of guesses.
-
     """
 
     fpr: float
@@ -80,7 +78,6 @@ def margins(logits: Floats, labels: NDArray[np.int64]) -> Floats:
 
     Raises:
         DataError: a logit isn't finite, or there are fewer than two classes.
-
     """
     if logits.ndim != 2 or logits.shape[1] < 2 or not np.isfinite(logits).all():
         raise DataError(
@@ -106,7 +103,6 @@ def likelihood_ratios(margin: Floats, held: Bools) -> Attack:
 
     Raises:
         DataError: the shapes differ, or there is no such pair.
-
     """
     if margin.shape != held.shape or margin.ndim != 2:
         raise DataError(f"scores of shape {margin.shape} don't fit memberships of shape {held.shape}")
@@ -147,7 +143,6 @@ def loss_threshold(margin: Floats, held: Bools) -> Attack:
 
     Returns:
         One guess for each pair of a model and a record.
-
     """
     return Attack(margin.reshape(-1), held.reshape(-1))
 
@@ -165,7 +160,6 @@ def rates(attack: Attack, *, fpr: float) -> Rates:
     Raises:
         ConfigError: ``fpr`` is outside (0, 1).
         DataError: all records are members, or none is.
-
     """
     if not 0.0 < fpr < 1.0:
         raise ConfigError(f"a false positive rate of {fpr} is outside (0, 1)")
@@ -205,7 +199,6 @@ def largest_tpr(events: Sequence[Event], *, fpr: float, extra_delta: float = 0.0
 
     Raises:
         ConfigError: ``fpr`` is outside (0, 1).
-
     """
     if not 0.0 < fpr < 1.0:
         raise ConfigError(f"a false positive rate of {fpr} is outside (0, 1)")

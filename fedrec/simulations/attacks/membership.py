@@ -57,7 +57,6 @@ class MembershipSettings:
         model: its name in the registry; of a model with a feature set, the head is trained.
         size: side of the photos in pixels, if the model takes any size.
         seed: of photos, halves, sampling and noise.
-
     """
 
     epsilons: tuple[float, ...]
@@ -83,7 +82,6 @@ class Level:
         threshold: rates of the loss threshold.
         bound: upper bound on any attack's TPR.
         plain_bound: the bound from (epsilon, delta) alone.
-
     """
 
     epsilon: float | None
@@ -162,7 +160,6 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
         ConfigError: the settings are out of range.
         UnreachableBudgetError: no noise reaches a budget.
         DataError: there are too few photos, or a training diverged.
-
     """
     if settings.models < FEWEST_MODELS or settings.records < FEWEST_RECORDS:
         raise ConfigError(f"--models is at least {FEWEST_MODELS}, and --records at least {FEWEST_RECORDS}")

@@ -58,7 +58,6 @@ class View:
         name: of the view.
         update: float64 (d,), read as a gradient.
         protected: whether the design says that it reveals no photo.
-
     """
 
     name: str
@@ -79,7 +78,6 @@ def noise_of_training(defence: Defence, *, dimension: int, records: int) -> Nois
 
     Raises:
         ConfigError: the settings don't go together.
-
     """
     return plan_noise(
         NoiseRequest(
@@ -109,7 +107,6 @@ def noise_of_attacked_step(defence: Defence, training: NoisePlan, *, records: in
 
     Returns:
         The noise plan.
-
     """
     return plan_noise(
         NoiseRequest(
@@ -153,7 +150,6 @@ def observe(
     Raises:
         ConfigError: ``step`` doesn't fit the model.
         AggregationError: no encryption parameters fit.
-
     """
     target = cohort[_TARGET]
     exact = [
@@ -210,7 +206,6 @@ class Exchange:
 
         Returns:
             The round.
-
         """
         scheme = kahe.KaheScheme(
             kahe.choose_parameters(dimension=step.dimension, cohort=len(values), max_abs_sum=step.max_abs_sum)
@@ -250,7 +245,6 @@ class Exchange:
 
         Raises:
             AggregationError: the scheme has no ring.
-
         """
         p = self.scheme.parameters
         if p.modulus is None:

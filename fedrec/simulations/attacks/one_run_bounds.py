@@ -38,7 +38,6 @@ def bound_steinke(*, canaries: int, guesses: int, correct: int, delta: float, er
 
     Returns:
         The bound; 0 if no claim is refuted.
-
     """
 
     def chance(epsilon: float) -> float:
@@ -68,7 +67,6 @@ def bound_gaussian(*, canaries: int, guesses: int, correct: int, delta: float, e
 
     Returns:
         The bound; 0 if no claim is refuted.
-
     """
 
     def refuted(epsilon: float) -> bool:
@@ -130,7 +128,6 @@ def lower_bound(
 
     Returns:
         The bound.
-
     """
     order = np.argsort(-scores, kind="stable")
     each = max(1, int(len(order) * part))

@@ -93,7 +93,6 @@ def reconstruct(
 
     Raises:
         ConfigError: the model is another, or the update doesn't fit it.
-
     """
     if not isinstance(model, SmallCnn):
         raise ConfigError("gradient inversion is made for the model cnn: it reads its dense layers")

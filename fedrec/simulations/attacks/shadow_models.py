@@ -38,7 +38,6 @@ class Recipe:
         learning_rate: the server's.
         clip: bound on the norm of a record's gradient.
         delta: of the whole training.
-
     """
 
     steps: int
@@ -73,7 +72,6 @@ class Trained:
         held: bool (models, records), which records each was trained on.
         accuracy_members: accuracy on those records.
         accuracy_others: accuracy on the other records.
-
     """
 
     margin: Floats
@@ -92,7 +90,6 @@ def draw_halves(*, models: int, records: int, rng: Randomness) -> Bools:
 
     Returns:
         bool (models, records), which records each model is trained on.
-
     """
     return rng.uniform(models * records).reshape(models, records) < 0.5
 
@@ -108,7 +105,6 @@ def noise_for(recipe: Recipe, *, epsilon: float | None, dimension: int, records:
 
     Returns:
         The noise plan.
-
     """
     return plan_noise(
         NoiseRequest(
@@ -155,7 +151,6 @@ def train_all(
     Raises:
         ConfigError: the plan doesn't fit the model.
         DataError: a training diverged.
-
     """
     rows, right = [], []
     truth = records.labels.numpy()

@@ -98,7 +98,6 @@ class FinishedRun:
         bytes_down: bytes that a merchant received, on average.
         seconds: how long the run took.
         alarms: why nobody may treat it as private.
-
     """
 
     folder: Path
@@ -136,7 +135,6 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
 
     Raises:
         ConfigError: a folder holds no finished run, or its files are broken; one line names the file.
-
     """
     found: dict[Path, Path] = {}
     notes: list[str] = []

@@ -20,7 +20,6 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
     Args:
         folder: the folder, which exists.
         comparison: the comparison.
-
     """
     document = comparison_document(comparison)
     text = json.dumps(comparison.to_dict(), indent=2, allow_nan=False, default=str)

@@ -31,7 +31,6 @@ def accuracy_plot(comparison: Comparison) -> Plot | None:
 
     Returns:
         The plot, or None if no row was measured.
-
     """
     measured = [row for row in comparison.rows if row.accuracy is not None]
     baseline = next((row for row in measured if row.label == comparison.without_noise), None)

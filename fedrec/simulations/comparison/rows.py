@@ -33,7 +33,6 @@ class Mean:
 
         Returns:
             The mean; None if no value is known. Its interval is cut to what is possible.
-
         """
         known = [value for value in values if value is not None]
         if not known:
@@ -65,7 +64,6 @@ class Row:
         private: whether every run added noise.
         alarms: why nobody may treat the runs as private.
         folders: the run directories.
-
     """
 
     label: str
@@ -107,7 +105,6 @@ class Comparison:
         majority: the majority baseline; None if runs were not all measured on the same records, or none was.
         without_noise: label of the most accurate row without noise, the baseline of what privacy costs.
         notes: sentences without which the rows would be misread.
-
     """
 
     rows: tuple[Row, ...]
@@ -132,7 +129,6 @@ def compare(runs: Sequence[FinishedRun], notes: Sequence[str] = ()) -> Compariso
 
     Returns:
         The comparison.
-
     """
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:

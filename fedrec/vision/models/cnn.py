@@ -20,7 +20,6 @@ class SmallCnn(nn.Module):
 
     Raises:
         ConfigError: ``size`` is below 8, or there is no class.
-
     """
 
     def __init__(

@@ -21,7 +21,6 @@ class ResNet18(nn.Module):
 
     Raises:
         ConfigError: ``size`` is below 16, or there is no class.
-
     """
 
     def __init__(self, *, classes: int, channels: int, size: int) -> None:

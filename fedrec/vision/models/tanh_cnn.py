@@ -22,7 +22,6 @@ class TanhCnn(nn.Module):
 
     Raises:
         ConfigError: ``size`` is below 14, or there is no class.
-
     """
 
     def __init__(self, *, classes: int, channels: int, size: int) -> None:
