@@ -67,7 +67,7 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         epsilon=config.epsilon or DEFAULT_EPSILON,
         delta=LARGEST_DEFAULT_DELTA if config.delta is None else config.delta,
     )
-    if config.delta is None or spec.recipe is not None:
+    if config.delta is None or not spec.has_constant_steps:
         return
     steps = (config.rounds or spec.defaults.rounds) * config.local_steps
     if delta_left(delta=config.delta, beta=BETA, steps=steps) > 0:

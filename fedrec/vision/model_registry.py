@@ -89,6 +89,11 @@ class ModelSpec:
         """Whether the model is solved from one sum of statistics, rather than trained by steps."""
         return self.one_round == self.name
 
+    @property
+    def has_constant_steps(self) -> bool:
+        """Whether rounds and sampling rate are ``defaults``' unless given, however many records there are."""
+        return self.recipe is None or isinstance(self.recipe, PixelRecipe)
+
     def build(self, *, classes: int, channels: int, size: int, seed: int) -> nn.Module:
         """Build the trainable network; its initial weights are determined by ``seed`` alone.
 
