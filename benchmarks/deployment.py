@@ -30,7 +30,7 @@ def plan(*, rounds: int, image_size: int) -> str:
     classes = json.dumps(list(CLASSES))
     return (
         f'[training]\nmodel = "cnn"\nrounds = {rounds}\nimage_size = {image_size}\nsample_rate = 0.1\n'
-        f"epsilon = 64\ndelta = 1e-4\nclasses = {classes}\n"
+        f"epsilon = 64\ndelta = 1e-5\nclasses = {classes}\n"
     )
 
 
