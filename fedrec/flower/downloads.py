@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+from fedrec.flower.asgi import Send
 
 PIECE_BYTES = 2**18
 SECONDS = 3600.0

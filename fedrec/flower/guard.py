@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from fedrec._internal.text import one_line
 from fedrec.flower.admission import Admitted, Caller, caller_of
-from fedrec.flower.asgi import Asgi, Receive, Scope, Send
+from fedrec.flower.asgi import Asgi, Receive, Scope, Send, send_answer
 from fedrec.flower.door import Door
 from fedrec.flower.downloads import MOST_PER_KEY, Downloads, send_download
 from fedrec.flower.framing import MOST_FRAMED_BYTES, PUSH, parts_of
@@ -206,7 +206,7 @@ class Guard:
 
     async def _refuse(self, scope: Scope, send: Send, status: int, what: str) -> None:
         self._report(scope, what)
-        await _answer(send, status)
+        await _close(send, status)
 
     def _report(self, scope: Scope, what: str) -> None:
         client = scope.get("client") or ("unknown", 0)
@@ -302,18 +302,16 @@ class OnlyWithSecret:
         if scope["type"] == "http":
             given = dict(scope.get("headers", ())).get(SECRET_HEADER.encode("ascii"), b"")
             if not hmac.compare_digest(given, self._secret):
-                await _answer(send, 403)
+                await _close(send, 403)
                 return
         elif scope["type"] != "lifespan":
             return
         await self._app(scope, receive, send)
 
 
-async def _answer(send: Send, status: int) -> None:
+async def _close(send: Send, status: int) -> None:
     """Answer and close the connection: the unread rest of a body would be parsed as another request."""
-    headers = [(b"connection", b"close"), (b"content-length", b"0")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
+    await send_answer(send, status, headers=[(b"connection", b"close")])
 
 
 def _replay(parts: list[bytes], receive: Receive | None = None) -> Receive:

@@ -21,7 +21,7 @@ from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.superlink.servicer.fleet import fleet_handlers
 from google.protobuf.message import DecodeError
 
-from fedrec.flower.asgi import Asgi, Receive, Scope, Send
+from fedrec.flower.asgi import Asgi, Receive, Scope, Send, send_answer
 from fedrec.flower.connection_errors import HEARTBEAT_SECONDS
 from fedrec.flower.framing import MOST_HELD_SECONDS, PULL, PUSH, framed, small_ones, unframed
 from fedrec.flower.mailboxes import Mailboxes
@@ -57,7 +57,7 @@ class Messages:
         elif path == PULL:
             await self._pull(node, receive, send)
         elif path == PUSH:
-            await _answer(send, *await asyncio.to_thread(self._push, await _body(receive)))
+            await send_answer(send, *await asyncio.to_thread(self._push, await _body(receive)))
         else:
             if path == ENTER:
                 self._mailboxes.enter(node)
@@ -68,7 +68,7 @@ class Messages:
     async def _pull(self, node: int, receive: Receive, send: Send) -> None:
         body = await _body(receive)
         if not body.isdigit() or len(body) > 5:
-            await _answer(send, 400)
+            await send_answer(send, 400)
             return
         if not self._mailboxes.has_left(node):
             self._state.acknowledge_node_heartbeat(node, HEARTBEAT_SECONDS)
@@ -78,7 +78,7 @@ class Messages:
             await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
             # A message that is taken for a connection that is gone would be lost.
             if not gone.done():
-                await _answer(send, 200, await asyncio.to_thread(self._next, node))
+                await send_answer(send, 200, await asyncio.to_thread(self._next, node))
         finally:
             waiting.cancel()
             gone.cancel()
@@ -155,9 +155,3 @@ async def _body(receive: Receive) -> bytes:
         parts.append(bytes(event.get("body", b"")))
         if not event.get("more_body", False):
             return b"".join(parts)
-
-
-async def _answer(send: Send, status: int, body: bytes = b"") -> None:
-    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/octet-stream")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
