@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -157,12 +157,22 @@ def _band(lines: Sequence[Line], *, highest: float) -> tuple[tuple[float, float,
 
 
 def _at(points: Curve, place: float) -> float:
-    """Return a curve's value at a place, on the line between its points; its ends go on level."""
-    after = bisect_left(points, place, key=lambda point: point[0])
+    """Return a curve's value at a place, on the line between its points; its ends go on level.
+
+    Where several points share the place (charges of one second), the last of them counts.
+
+    Args:
+        points: the curve, at least one point, in order of place.
+        place: horizontal position.
+
+    Returns:
+        The value.
+    """
+    after = bisect_right(points, place, key=lambda point: point[0])
     if after == 0 or after == len(points):
-        return points[min(after, len(points) - 1)][1]
+        return points[max(after - 1, 0)][1]
     (left, low), (right, high) = points[after - 1], points[after]
-    return high if right == left else low + (high - low) * (place - left) / (right - left)
+    return low + (high - low) * (place - left) / (right - left)
 
 
 def _notes(far: Mapping[str, float], *, shown: int, charged: int) -> str:

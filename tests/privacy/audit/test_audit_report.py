@@ -374,6 +374,22 @@ def test_merchants_with_nearly_the_same_curves_are_one_band_and_one_row(bundle: 
     assert len(drawn.items) == 3 and len(tables(body)["merchant"]) == 3
 
 
+def test_the_band_of_charges_within_one_second_ends_at_the_last_of_them(bundle: Path) -> None:
+    body = loaded(bundle)
+    one = body["merchants"][0]
+    one["entries"] = scaled(one, 1.0)
+    for k, row in enumerate(one["entries"]):
+        second = min(k, len(one["entries"]) - 2)
+        entry = json.loads(row["payload"]) | {"created_at": f"2026-01-10T00:00:0{second}+00:00"}
+        row["payload"] = json.dumps(entry)
+    body["merchants"] = [one | {"merchant": f"m{k}"} for k in range(4)]
+    (drawn,) = (part for part in found(body) if isinstance(part, Plots))
+    (plot,) = drawn.items
+    spent = last_spent(one)
+    assert plot.chart.bands[1].places[-1] == pytest.approx((1.0, spent, spent))
+    assert plot.chart.lines[1].points[-1] == pytest.approx((1.0, spent))
+
+
 def test_sections_without_content_are_left_out(bundle: Path) -> None:
     body = loaded(bundle)
     body["refusals"], body["attachments"] = {"m1": None}, {}
