@@ -85,13 +85,13 @@ class Searcher:
             The content key that it is of now.
 
         Raises:
-            ConfigError: the catalogue's vectors are of another model since it was opened.
+            DataError: the catalogue's vectors are of another model since it was opened.
         """
         with self._mutex:
             content = self._catalogue.content_key
             if content != self._content:
                 if self._catalogue.model.embedding_id != self._embedding_id:
-                    raise ConfigError(
+                    raise DataError(
                         f"{self._catalogue.folder} has the vectors of another model now: open it again"
                     )
                 bring_up_to_date(self.index, self._catalogue, tell=self._tell)
@@ -109,7 +109,8 @@ class Searcher:
 
         Raises:
             ConfigError: a filter or a number can't be used.
-            DataError: the query's vector isn't of the catalogue's dimension.
+            DataError: the query's vector isn't of the catalogue's dimension, or the catalogue's vectors are
+                of another model since it was opened.
         """
         if not 1 <= query.top <= MOST_RESULTS:
             raise ConfigError(f"--top {query.top} must be 1 to {MOST_RESULTS}")

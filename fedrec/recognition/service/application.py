@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar
@@ -15,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 
 from fedrec._internal.text import one_line
+from fedrec.errors import FedrecError
 from fedrec.observability.endpoint import CommonHeaders, TokenRequired, own_names_alone
 from fedrec.observability.prometheus import CONTENT_TYPE
 from fedrec.observability.token_proof import NONCE, PROOF_PATH, proof_of
@@ -28,8 +30,10 @@ from fedrec.recognition.service.uploads import BODY, Receiver
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": answers.Problem} for status in (404, 408, 413, 415, 422, 503)
+    status: {"model": answers.Problem} for status in (404, 408, 413, 415, 422, 500, 503)
 }
 _PICTURE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"image/jpeg": {}}}, **_REFUSED}
 _PHOTO: Final[dict[str, Any]] = {"openapi_extra": BODY, "responses": _REFUSED}
@@ -67,7 +71,7 @@ def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | 
         docs_url=None,
         redoc_url=None,
     )
-    application.add_exception_handler(RequestError, _refused)
+    application.add_exception_handler(FedrecError, _refused)
     application.add_exception_handler(RequestValidationError, _wrong_value)
     _add_photo_routes(application, _Counter(desk, metrics))
     _add_fact_routes(application, desk, metrics)
@@ -220,8 +224,11 @@ def _crop(text: str | None) -> tuple[float, float, float, float] | None:
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
-    known = error if isinstance(error, RequestError) else RequestError("failed", "the request failed")
-    return _problem(known.error, str(known), known.status)
+    if not isinstance(error, RequestError):
+        # Of the catalogue or the model, not of the request: its text may name the operator's folders.
+        _log.error("the service could not answer: %s", one_line(error))
+        error = RequestError("failed", "the service can't answer now; its log says why")
+    return _problem(error.error, str(error), error.status)
 
 
 async def _wrong_value(request: Request, error: Exception) -> JSONResponse:

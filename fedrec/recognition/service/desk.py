@@ -150,6 +150,7 @@ class Desk:
 
         Raises:
             RequestError: there is no catalogue, or an option can't be used.
+            DataError: the catalogue can't be used.
         """
         shelf = self._require_shelf()
         if not 1 <= options.top <= MOST_RESULTS:
@@ -168,7 +169,7 @@ class Desk:
                     all_photos=options.all_photos,
                 )
             )
-        except (ConfigError, DataError) as error:
+        except ConfigError as error:
             raise RequestError("wrong-value", str(error).removeprefix("--")) from None
 
     def copies(self, photo: Image.Image) -> answers.Copies:

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedrec.recognition.catalogue.catalogue import Catalogue
+from fedrec.recognition.catalogue.models import photo_model_of
+from fedrec.recognition.catalogue.opening import open_searcher
 from fedrec.recognition.drift.look import look_of
 from fedrec.recognition.drift.reference import make_reference
 from fedrec.recognition.drift.thresholds import Photos
@@ -19,6 +22,8 @@ from fedrec.recognition.model import open_model
 from fedrec.recognition.service.desk import Desk
 from fedrec.recognition.service.metrics import Metrics
 from fedrec.recognition.service.observing import Observer
+from fedrec.recognition.service.shelf import Shelf
+from tests.recognition.catalogue.shop import Told, import_shop
 from tests.recognition.service.conftest import JPEG, Service, client_of, encoded
 from tests.support.bundles import write_tiny_bundle
 
@@ -153,6 +158,23 @@ def test_fifty_at_once_are_all_answered(service: Service) -> None:
     assert [each.json()["classes"][0]["name"] for each in answers] == [
         service.model.classes[i] for i in expected
     ]
+
+
+def test_a_catalogue_that_has_another_models_vectors_now_is_no_fault_of_the_request(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import_shop(tmp_path / "c", service.folder / "shop.csv", model=photo_model_of(service.model, path=None))
+    with Catalogue(tmp_path / "c") as catalogue:
+        desk = Desk(service.model, Shelf(catalogue, open_searcher(catalogue, tell=Told()), service.model))
+        with Catalogue(tmp_path / "c", write=True) as other, other.transaction() as connection:
+            connection.execute("UPDATE setting SET value = 'another' WHERE name = 'embedding_id'")
+        client = client_of(desk)
+        for path in ("/search", "/copies", "/look"):
+            answer = client.post(path, content=encoded(red()), headers=JPEG)
+            assert (answer.status_code, answer.json()["error"]) == (500, "failed")
+            assert str(tmp_path) not in answer.text
+        assert caplog.text.count("has the vectors of another model now") == 3
+        assert client.post("/predict", content=encoded(red()), headers=JPEG).status_code == 200
 
 
 def test_photos_that_differ_from_the_reference_raise_an_alarm(
