@@ -15,7 +15,7 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.live_state import AwaitedReplies, Connection, LiveState
 from fedrec.server.plan_epsilons import epsilon_if_broken, epsilon_planned, epsilons_by_round
 from fedrec.server.server_home import ServerHome
-from fedrec.server.trainings import Training, all_trainings
+from fedrec.server.trainings import CANCELLED, STATE, Training, all_trainings
 from fedrec.server.window.campaign_files import CampaignProgress, shown_progress
 
 SCHEMA = "fedrec.status/1"
@@ -208,7 +208,7 @@ def _campaign_absent(progress: CampaignProgress) -> list[str]:
 
 def _summary(training: Training) -> dict[str, Any]:
     """Describe a training in a line; what has been read of its files is kept while they stay the same."""
-    stamps = tuple(_stamp(training.folder / name) for name in ("state.json", "rounds.jsonl"))
+    stamps = tuple(_stamp(training.folder / name) for name in (CANCELLED, STATE, "rounds.jsonl"))
     return _read_summary(training, stamps)
 
 

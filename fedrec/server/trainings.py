@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from fedrec.server.round_records import RoundLine
 
 START = "initial-parameters.f32"
 """The initial parameters of a training that starts from an earlier result, little-endian float32."""
+STATE: Final = "state.json"
+CANCELLED: Final = "cancelled.json"
+"""What a training's status is read from: the second file where there is one."""
 Status = Literal["filed", "running", "done", "failed", "cancelled"]
 
 
@@ -99,12 +102,30 @@ class Training:
         return str(self._own().get("run_id", f"{self.number}-{self.plan().training_id[:12]}"))
 
     def _own(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / "own.json").read_text("utf-8"))
+        return self._read("own.json")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """Read a file of JSON values; ``FileNotFoundError`` if there is none."""
+        path = self.folder / name
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ServiceError(f"{path} can't be used: {error}; restore it from a backup") from None
+        if not isinstance(found, dict):
+            raise ServiceError(f"{path} can't be used: it is no JSON object; restore it from a backup")
         return found
 
     def status(self) -> tuple[Status, str]:
-        """Return the training's status, and the reason where it failed or waits."""
+        """Return the training's status, and the reason where it failed or waits.
+
+        Raises:
+            ServiceError: its file can't be used.
+        """
         state = self._state()
+        if state.get("status") not in get_args(Status) or not isinstance(state.get("reason"), str):
+            raise ServiceError(
+                f"{self.folder} has a status that this version doesn't know: restore {STATE} from a backup"
+            )
         return state["status"], state["reason"]
 
     def set_status(self, status: Status, reason: str = "") -> None:
@@ -117,12 +138,11 @@ class Training:
             status: the new status.
             reason: why it failed, or what it waits for.
         """
-        if (self.folder / "state.json").exists() and self.is_cancelled():
-            # Cancelling is final, even if a server was about to write another status.
+        before = self._state() if (self.folder / STATE).exists() else {}
+        if before.get("status") == "cancelled":
             return
         started = None if status == "filed" else self.started()
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        before = self._state() if (self.folder / "state.json").exists() else {}
         same = (before.get("status"), bool(before.get("reason"))) == (status, bool(reason))
         body = {
             "status": status,
@@ -130,7 +150,9 @@ class Training:
             "started": now if started is None and status == "running" else _iso(started),
             "since": before.get("since", now) if same else now,
         }
-        write_atomically(self.folder / "state.json", json.dumps(body).encode())
+        # A file of its own: a server that writes another status at this moment doesn't undo it.
+        name = CANCELLED if status == "cancelled" else STATE
+        write_atomically(self.folder / name, json.dumps(body).encode())
 
     def is_cancelled(self) -> bool:
         """Return whether the operator has cancelled the training."""
@@ -138,7 +160,7 @@ class Training:
 
     def started(self) -> datetime | None:
         """Return when the training first ran (UTC), None before."""
-        if not (self.folder / "state.json").exists():
+        if not (self.folder / STATE).exists():
             return None
         found = self._state().get("started")
         return None if found is None else datetime.fromisoformat(found)
@@ -149,8 +171,10 @@ class Training:
         return None if found is None else datetime.fromisoformat(found)
 
     def _state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / "state.json").read_text("utf-8"))
-        return found
+        try:
+            return self._read(CANCELLED)
+        except FileNotFoundError:
+            return self._read(STATE)
 
     def rounds(self) -> list[RoundLine]:
         """Return the records of all finished rounds."""
@@ -166,11 +190,10 @@ class Training:
 
     def refusals(self) -> dict[str, str]:
         """Return the recorded refusals: where, and why."""
-        path = self.folder / "refusals.json"
-        if not path.exists():
+        try:
+            return self._read("refusals.json")
+        except FileNotFoundError:
             return {}
-        found: dict[str, str] = json.loads(path.read_text("utf-8"))
-        return found
 
     def keep_refusals(self, refusals: Mapping[str, str]) -> None:
         """Record the refusals of the training, durably."""
@@ -185,7 +208,7 @@ def _iso(moment: datetime | None) -> str | None:
 def all_trainings(folder: Path) -> Iterator[Training]:
     """Yield all trainings, the oldest first."""
     for path in training_folders(folder):
-        if (path / "state.json").is_file():
+        if (path / STATE).is_file():
             yield Training(path)
 
 

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Message
 from flwr.supercore.runtime import RuntimeHttpClient
 
+from fedrec._internal.files import write_atomically
 from fedrec.clients.merchant_home import MerchantHome
-from fedrec.errors import ConfigError, TrainingError
+from fedrec.errors import ConfigError, ServiceError, TrainingError
 from fedrec.flower.grid import PrivateGrid
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
 from fedrec.flower.mailboxes import Mailboxes
@@ -572,3 +573,34 @@ def test_a_cancelled_training_stays_cancelled_whatever_the_server_was_about_to_w
     for status in ("filed", "running", "done", "failed"):
         training.set_status(status)
     assert training.status() == ("cancelled", "by the operator")
+
+
+def test_a_cancellation_just_before_the_server_writes_a_status_holds(
+    trainable: ServerHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = planned(trainable)
+
+    def cancel_first(path: Path, data: bytes) -> None:
+        monkeypatch.undo()
+        Training(training.folder).set_status("cancelled", "by the operator")
+        write_atomically(path, data)
+
+    monkeypatch.setattr("fedrec.server.trainings.write_atomically", cancel_first)
+    training.set_status("running")
+    assert training.status() == ("cancelled", "by the operator")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"filed"', "{}", '{"status": "gone", "reason": ""}'])
+def test_a_damaged_status_is_named_with_what_to_do(trainable: ServerHome, content: str) -> None:
+    training = planned(trainable)
+    (training.folder / "state.json").write_text(content)
+    with pytest.raises(ServiceError, match=r"0001.*from a backup"):
+        training.status()
+
+
+@pytest.mark.parametrize("name", ["own.json", "refusals.json"])
+def test_another_damaged_file_of_a_training_is_named_too(trainable: ServerHome, name: str) -> None:
+    training = planned(trainable)
+    (training.folder / name).write_text("{")
+    with pytest.raises(ServiceError, match=rf"{name} can't be used.*restore it"):
+        (training.run_id if name == "own.json" else training.refusals)()
