@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.data_commitment import Opening
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
@@ -39,7 +40,7 @@ from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
 from fedrec.privacy.audit.verify import epsilons
 from fedrec.privacy.audit.verify.__main__ import main as program
-from fedrec.privacy.audit.verify.policy_checks import _broken_by_plan
+from fedrec.privacy.audit.verify.policy_checks import GRACE, _broken_by_plan, _within
 from fedrec.privacy.derived_parameters import DUPLICATE_POLICY, derive
 from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -874,8 +875,11 @@ def ruled(scene: Scene, rules: dict[str, Any], **changes: Any) -> Bundle:
     """Put m1's charges and count under other rules; ``changes`` go into its fourth charge."""
     policy = POLICY.model_copy(update=rules)
     bundle = copy.deepcopy(scene.bundle)
+    # All of one day, also where midnight passed while the trainings ran.
+    written = json.loads(rows_of(bundle)[-1]["payload"])["created_at"]
     for row in rows_of(bundle):
         kind = json.loads(row["payload"])["kind"]
+        edit(row, "entry", created_at=written)
         if kind != "answer":
             edit(row, kind, policy_hash=policy.hash)
     edit(rows_of(bundle)[7], "charge", **changes)
@@ -884,6 +888,26 @@ def ruled(scene: Scene, rules: dict[str, Any], **changes: Any) -> Bundle:
     merchant |= {"policies": [policy.rules], "receipts": []}
     merchant["summary"]["head"] = rows_of(bundle)[-1]["hash"]
     return bundle
+
+
+@pytest.mark.parametrize("span", ["21:00-21:01", "23:58-00:01", "08:00-12:30", "22:00-06:00"])
+def test_a_charge_may_be_written_a_little_after_the_hours_of_its_check(span: str) -> None:
+    """By every second of the time that may have passed since; a span may be shorter than that."""
+    start, end = (datetime.fromisoformat(f"2026-03-04T{part}:00+00:00") for part in span.split("-"))
+
+    def allowed(moment: datetime) -> bool:
+        try:
+            MerchantPolicy(hours=(span,)).check_round(now=moment, rounds_today=0)
+        except RefusedError:
+            return False
+        return True
+
+    for border in (start, end, end + GRACE):
+        for seconds in (-61, -1, 0, 1, 61):
+            written = border + timedelta(seconds=seconds)
+            passed = range(int(GRACE.total_seconds()) + 1)
+            checked = any(allowed(written - timedelta(seconds=ago)) for ago in passed)
+            assert _within(written.isoformat(), [span]) is checked, written
 
 
 def test_rules_that_are_kept_are_no_failure(scene: Scene, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from .charge_checks import plan_steps
@@ -169,10 +169,12 @@ def _broken_sizes(rules: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str
 
 def _within(created_at: str, spans: Sequence[str]) -> bool:
     """Return whether a charge was written in one of the spans, such as 22:00-06:00, or up to GRACE later."""
-    moments = {utc(created_at).time(), (utc(created_at) - GRACE).time()}
+    written, day = utc(created_at), timedelta(days=1)
     for span in spans:
-        start, end = (time.fromisoformat(part) for part in span.split("-"))
-        for here in moments:
-            if (start <= here < end) if start < end else (here >= start or here < end):
-                return True
+        start, end = (
+            datetime.combine(written.date(), time.fromisoformat(part), tzinfo=UTC) for part in span.split("-")
+        )
+        # A span that ends as it starts is a whole day. One may be shorter than GRACE.
+        if (written - start) % day < ((end - start) % day or day) + GRACE:
+            return True
     return False
