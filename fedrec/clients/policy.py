@@ -262,7 +262,9 @@ class MerchantPolicy(PolicyFile):
 
     def day_start(self, now: datetime) -> datetime:
         """Return the start of the day of ``now`` (with a time zone) by the policy's clock."""
-        return self._by_clock(now).replace(hour=0, minute=0, second=0, microsecond=0)
+        midnight = datetime.combine(self._by_clock(now).date(), time())
+        # Taken in the local zone as of then: on two days a year its offset is another than that of now.
+        return midnight.replace(tzinfo=UTC) if self.clock == "utc" else midnight.astimezone()
 
     def check_round(self, *, now: datetime, rounds_today: int) -> None:
         """Check that another round may be charged now.

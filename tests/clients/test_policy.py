@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, get_args
@@ -282,18 +285,42 @@ def test_hours_of_the_day(hours: tuple[str, ...], hour: tuple[int, int], allowed
             policy.check_round(now=now, rounds_today=0)
 
 
-def test_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
+@contextmanager
+def local_zone(name: str) -> Iterator[None]:
+    """Put this process into a time zone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", name)
+        time.tzset()
+        try:
+            yield
+        finally:
+            patch.undo()
+            time.tzset()
 
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    try:
+
+def test_local_time() -> None:
+    with local_zone("Asia/Tokyo"):
         _policy(hours=("21:00-21:01",), clock="local").check_round(now=NOON, rounds_today=0)
         assert _policy(clock="local").day_start(NOON) == datetime(2026, 3, 3, 15, tzinfo=UTC)
-    finally:
-        monkeypatch.undo()
-        time.tzset()
     assert _policy().day_start(NOON) == datetime(2026, 3, 4, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("now", "start"),
+    [
+        # Clocks are put forward and back within these two days, by an hour.
+        (datetime(2026, 3, 29, 12, tzinfo=UTC), datetime(2026, 3, 28, 23, tzinfo=UTC)),
+        (datetime(2026, 10, 25, 12, tzinfo=UTC), datetime(2026, 10, 24, 22, tzinfo=UTC)),
+        (datetime(2026, 10, 25, 0, 30, tzinfo=UTC), datetime(2026, 10, 24, 22, tzinfo=UTC)),
+        (datetime(2026, 10, 25, 23, tzinfo=UTC), datetime(2026, 10, 25, 23, tzinfo=UTC)),
+    ],
+)
+def test_a_local_day_begins_at_midnight_also_where_clocks_are_changed_in_it(
+    now: datetime, start: datetime
+) -> None:
+    """A round of the first hour would count for the day before, and the day's limit be passed."""
+    with local_zone("CET-1CEST,M3.5.0,M10.5.0/3"):
+        assert _policy(clock="local").day_start(now) == start
 
 
 def test_rounds_a_day_are_counted_by_the_ledger(tmp_path: Path) -> None:
