@@ -29,7 +29,8 @@ from fedrec.vision.imageset import (
 from fedrec.vision.listing.folder_tree import LeftOut
 from fedrec.vision.listing.photo_listing import PhotoListing, Picture
 from fedrec.vision.listing.photo_places import PhotoPlace, list_photos
-from fedrec.vision.listing.photo_table import HOSTILE
+from fedrec.vision.listing.photo_table import is_table
+from fedrec.vision.listing.table_paths import HOSTILE
 from fedrec.vision.near_duplicates import perceptual_hashes
 from fedrec.vision.products import group_by_product
 from fedrec.vision.splits import DataSplits, FolderAccount, ResolvedSplits, resolve_splits
@@ -137,7 +138,10 @@ def _check_listing(root: Path, listed: PhotoListing, *, layout: Layout) -> None:
     """Raise ``DataError`` if there is nothing to train on, or a table asks for files elsewhere."""
     for file in listed.unused:
         if HOSTILE in file.entry.reason:
-            raise DataError(f"{listed.shown(file.entry.path)}: {file.entry.reason}, so {root} is not read")
+            raise DataError(
+                f"{listed.shown(file.entry.path)}: {file.entry.reason}, so {root} is not read: put the table "
+                "above its photos, with paths that start from its own folder"
+            )
     if listed.splits["train"].pictures:
         return
     where = "one folder per class" if layout == "class" else "class folders with a folder per product"
@@ -146,6 +150,8 @@ def _check_listing(root: Path, listed: PhotoListing, *, layout: Layout) -> None:
         next((entry for entry in listed.left_out if entry.photo), None),
     )
     shown = "" if first is None else f" (e.g. {listed.shown(first.path)}: {first.reason})"
+    if is_table(root):
+        raise DataError(f"{root} holds no pictures: no row to train on names one that can be used{shown}")
     raise DataError(f"{root} holds no pictures: put them in {where}{shown}")
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedrec._internal.csv_lines import CsvLines, csv_reason, delimiter_of, header_cells, open_csv
+from fedrec._internal.csv_lines import CsvLines, Header, csv_reason, open_csv
 from fedrec._internal.text import listed, one_line
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import DataError
@@ -79,7 +79,7 @@ def count_lines(path: Path) -> int:
 
 
 def read_rows(path: Path) -> Iterator[Row | BadRow]:
-    """Yield the rows of a CSV file: UTF-8, a header, separated by commas, semicolons or tabs.
+    """Yield the rows of a CSV file: UTF-8 or UTF-16, a header; commas, semicolons, tabs or pipes.
 
     Columns product and photo are needed; title, link, price and category are known; each further one is an
     attribute. Rows of one product repeat its fields, or leave them empty after the first.
@@ -95,9 +95,9 @@ def read_rows(path: Path) -> Iterator[Row | BadRow]:
     """
     with open_csv(path) as file:
         lines = CsvLines(file)
-        first = next(lines, "")
+        first = lines.header(path)
         header = _header(path, first)
-        reader = csv.reader(lines, delimiter=delimiter_of(first), strict=True)
+        reader = csv.reader(lines, delimiter=first.delimiter, strict=True)
         seen = _Seen()
         while True:
             line = lines.number + 1
@@ -109,12 +109,12 @@ def read_rows(path: Path) -> Iterator[Row | BadRow]:
                 yield BadRow(line, csv_reason(error))
                 continue
             if any(cell.strip() for cell in cells):
-                yield _row(line, cells, header, seen)
+                yield _row(line, first.fitted(cells) or cells, header, seen)
 
 
-def _header(path: Path, line: str) -> list[str]:
+def _header(path: Path, header: Header) -> list[str]:
     names = []
-    for position, cell in enumerate(header_cells(path, line), start=1):
+    for position, cell in enumerate(header.cells, start=1):
         lowered = cell.strip().lower()
         try:
             names.append(lowered if lowered in _COLUMNS else _ATTRIBUTE.validate_python(cell))

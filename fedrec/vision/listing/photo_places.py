@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedrec._internal.other_tables import why_no_csv_name
 from fedrec.errors import DataError
 from fedrec.vision.folders import Layout
 from fedrec.vision.listing.file_contents import ARCHIVE, unread
@@ -86,6 +87,9 @@ def list_photos(
 
 
 def _what_it_is(path: Path) -> str:
+    other = why_no_csv_name(path)
+    if other is not None:
+        return f"{other}. Or "
     left_out = unread(path)
     if left_out is not None and left_out.reason == ARCHIVE:
         return "an archive: unpack it, and "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from posixpath import normpath
 from typing import Final
 
-from fedrec._internal.csv_lines import CsvLines, csv_reason, delimiter_of, header_cells, open_csv
+from fedrec._internal.csv_lines import CsvLines, csv_reason, open_csv
 from fedrec._internal.text import listed, one_line
 from fedrec.errors import DataError
 from fedrec.vision.folders import Layout
@@ -23,11 +22,19 @@ from fedrec.vision.listing.legacy_text import raw_name
 from fedrec.vision.listing.photo_listing import Listing, PhotoListing, Picture, Unusable
 from fedrec.vision.listing.split_names import Split, split_of
 from fedrec.vision.listing.table_columns import COLUMNS, read_header
+from fedrec.vision.listing.table_paths import (
+    HOSTILE,
+    ON_THE_INTERNET,
+    TablePaths,
+    exists,
+    is_on_the_internet,
+    leads_out,
+    plain_path,
+)
 
-HOSTILE: Final = "leads out of the table's folder"
-MISSING: Final = "there is no such file"
-
-_ABSOLUTE: Final = re.compile(r"/|[A-Za-z]:|~/")
+TABLE_ENDINGS: Final = (".csv", ".tsv", ".tab", ".psv", ".txt")
+"""Endings of the names of tables. Excel's "Unicode text" ends in txt."""
+_ONE_LINE: Final = "each line is one row: save the table without line ends in its cells"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class _Row:
 
 def is_table(place: Path) -> bool:
     """Return whether a path names a CSV file rather than a folder."""
-    return place.suffix.lower() in (".csv", ".tsv") and not place.is_dir()
+    return place.suffix.lower() in TABLE_ENDINGS and not place.is_dir()
 
 
 def list_table(
@@ -60,7 +67,7 @@ def list_table(
     no other.
 
     Args:
-        table: the file: a header, separated by commas, semicolons or tabs.
+        table: the file: UTF-8 or UTF-16, a header, separated by commas, semicolons, tabs or pipes.
         layout: "product" to read the products.
         one_merchant: all photos belong to one merchant.
         names_encoding: encoding of text that is not in UTF-8; None if none was set.
@@ -71,7 +78,7 @@ def list_table(
     Raises:
         DataError: the file can't be read, or lacks a column.
     """
-    rows, wrong, header, unused = _read(table)
+    rows, wrong, header, unused = _read(table, encoding=names_encoding)
     names = folder_names(_texts(rows), encoding=names_encoding)
     if layout == "product" and "product" not in header:
         raise DataError(f"{table} has no column 'product', which products as the unit need")
@@ -80,7 +87,7 @@ def list_table(
         notes.append(f"columns of {table.name} that are not used: {listed(unused)}")
     if "merchant" in header and one_merchant:
         notes.append(f"the column of merchants in {table.name} is not used: all photos are yours")
-    reader = _Reader(table, layout, one_merchant, names)
+    reader = _Reader(table, layout, one_merchant, names, TablePaths(table.parent))
     splits = reader.read(rows)
     return PhotoListing(
         root=table.parent,
@@ -94,23 +101,23 @@ def list_table(
 
 def table_texts(table: Path) -> Iterator[str]:
     """Yield the names in a table, as the file has them; ``DataError`` if it can't be read."""
-    return _texts(_read(table)[0])
+    return _texts(_read(table, encoding=None)[0])
 
 
 def _texts(rows: Iterable[_Row]) -> Iterator[str]:
     return (text for row in rows for text in (row.path, row.label, row.product, row.merchant))
 
 
-def _read(table: Path) -> tuple[list[_Row], list[tuple[int, str]], Sequence[str], list[str]]:
+def _read(
+    table: Path, *, encoding: str | None
+) -> tuple[list[_Row], list[tuple[int, str]], Sequence[str], list[str]]:
     """Return the rows, those that are none with the reason, the known columns, and the names of others."""
     rows: list[_Row] = []
     wrong: list[tuple[int, str]] = []
     with open_csv(table) as file:
         lines = CsvLines(file)
-        first = next(lines, "")
-        cells = header_cells(table, first)
-        header, unused = read_header(table, cells)
-        delimiter = delimiter_of(first)
+        first = lines.header(table)
+        header, unused = read_header(table, first.cells, encoding=encoding)
         for text in lines:
             line = lines.number
             try:
@@ -118,19 +125,23 @@ def _read(table: Path) -> tuple[list[_Row], list[tuple[int, str]], Sequence[str]
                 # People put a space after each comma, and at the end; a quotation mark may follow the first.
                 values = next(
                     csv.reader(
-                        [text.rstrip(" \r\n")], delimiter=delimiter, strict=True, skipinitialspace=True
+                        [text.rstrip(" \r\n")],
+                        delimiter=first.delimiter,
+                        strict=True,
+                        skipinitialspace=True,
                     ),
                     [],
                 )
             except csv.Error as error:
-                wrong.append((line, f"{csv_reason(error)} (each line is one row)"))
+                wrong.append((line, f"{csv_reason(error)} ({_ONE_LINE})"))
                 continue
             if not any(value.strip() for value in values):
                 continue
-            if len(values) != len(header):
+            fitted = first.fitted(values)
+            if fitted is None:
                 wrong.append((line, f"has {len(values)} columns, and the header {len(header)}"))
                 continue
-            found = {name: value.strip(" \t\r\n") for name, value in zip(header, values, strict=True)}
+            found = {name: value.strip(" \t\r\n") for name, value in zip(header, fitted, strict=True)}
             rows.append(_Row(line, **{name: found.get(name, "") for name in COLUMNS}))
     return rows, wrong, tuple(filter(None, header)), unused
 
@@ -141,6 +152,7 @@ class _Reader:
     layout: Layout
     one_merchant: bool
     names: FolderNames
+    paths: TablePaths
 
     def read(self, rows: list[_Row]) -> dict[Split, Listing]:
         """List the rows by split."""
@@ -163,7 +175,7 @@ class _Reader:
                 earlier = first.setdefault((*unit, merchant or ""), row.line)
                 reason = None if earlier == row.line else f"repeats line {earlier}"
             file = self._file(row, path) if reason is None else self._line(row)
-            entry = _unread(file) if reason is None else LeftOut(file, reason, True)
+            entry = self._unread(file) if reason is None else LeftOut(file, reason, True)
             if entry is None and split is not None:
                 label = self._text(row.label)
                 pictures.setdefault(split, []).append(Picture(file, label, merchant, product))
@@ -195,28 +207,22 @@ class _Reader:
         raw = raw_name(row.path)
         # Numbers in place of bytes have backslashes, which are none of the path's.
         text = row.path if raw is None else decoded(raw, self.names.encoding) or row.path
-        text = unicodedata.normalize("NFC", text).replace("\\", "/")
-        return self._below(normpath(text)) if text else ""
-
-    def _below(self, path: str) -> str:
-        """Return an absolute path of a file in the table's folder as one below it; any other unchanged."""
-        if _ABSOLUTE.match(path):
-            for folder in dict.fromkeys((self.table.parent.absolute(), self.table.parent.resolve())):
-                start = unicodedata.normalize("NFC", folder.as_posix()).rstrip("/") + "/"
-                if path.startswith(start):
-                    return path[len(start) :]
-        return path
+        return self.paths.below(plain_path(text))
 
     def _wrong(self, row: _Row, path: str, *, product: str | None, split: Split | None) -> str | None:
         """Return why a row can't be used whatever its file holds."""
         if not path or path == ".":
             return "names no photo"
-        if _ABSOLUTE.match(path) or path.split("/")[0] == "..":
+        if is_on_the_internet(path):
+            return f"{one_line(path, most=80)!r} {ON_THE_INTERNET}"
+        if leads_out(path):
             return f"its path {one_line(path, most=80)!r} {HOSTILE}"
         if any(unicodedata.category(sign) == "Cc" for sign in path):
             return "its path has a control character"
         if not row.label:
             return "names no class"
+        if any(unicodedata.category(sign) == "Cc" for sign in row.label + row.product):
+            return "its class or product has a control character"
         if product == "":
             return "names no product"
         if split is None:
@@ -232,9 +238,19 @@ class _Reader:
         raw = normpath(row.path.replace("\\", "/"))
         for spelling in dict.fromkeys((*spellings, row.path, raw)):
             file = self.table.parent / _file_name(spelling)
-            if spelling.split("/")[0] != ".." and not _ABSOLUTE.match(spelling) and _exists(file):
+            if not leads_out(spelling) and exists(file):
                 return file
         return self.table.parent / path
+
+    def _unread(self, file: Path) -> LeftOut | None:
+        try:
+            if not file.exists():
+                return LeftOut(file, self.paths.why_missing(file), True)
+            if not file.is_file():
+                return LeftOut(file, NOT_REGULAR, True)
+        except OSError as error:
+            return LeftOut(file, f"can't be opened ({error.strerror})", True)
+        return unread(file)
 
 
 def _file_name(spelling: str) -> str:
@@ -248,21 +264,3 @@ def _file_name(spelling: str) -> str:
 
 def _split(row: _Row) -> Split | None:
     return split_of(row.split) if row.split else "train"
-
-
-def _exists(file: Path) -> bool:
-    try:
-        return file.exists()
-    except (OSError, ValueError):
-        return False
-
-
-def _unread(file: Path) -> LeftOut | None:
-    try:
-        if not file.exists():
-            return LeftOut(file, MISSING, True)
-        if not file.is_file():
-            return LeftOut(file, NOT_REGULAR, True)
-    except OSError as error:
-        return LeftOut(file, f"can't be opened ({error.strerror})", True)
-    return unread(file)

@@ -13,6 +13,8 @@ from typing import Final
 
 from fedrec._internal.text import listed, one_line
 from fedrec.errors import DataError
+from fedrec.vision.listing.folder_names import FolderNames
+from fedrec.vision.listing.legacy_text import SHOWN_AS, raw_name
 from fedrec.vision.listing.split_names import Split, split_of, words_of
 
 COLUMNS: Final = ("path", "label", "product", "split", "merchant")
@@ -51,12 +53,15 @@ def _plain(text: str) -> str:
 _KNOWN: Final = {_plain(word): name for name, words in _SPELLINGS.items() for word in words.split()}
 
 
-def read_header(table: Path, cells: Sequence[str]) -> tuple[list[str], list[str]]:
+def read_header(
+    table: Path, cells: Sequence[str], *, encoding: str | None = None
+) -> tuple[list[str], list[str]]:
     """Return the known name of each column, empty for others, and the names of the others.
 
     Args:
         table: the file, for messages.
-        cells: the header.
+        cells: the header, with lone surrogates for bytes that are not in UTF-8.
+        encoding: encoding of text that is not in UTF-8; None for the one in which the columns are known.
 
     Returns:
         The names, and the cells of columns that are not used.
@@ -67,6 +72,7 @@ def read_header(table: Path, cells: Sequence[str]) -> tuple[list[str], list[str]
     """
     names: list[str] = []
     unused: list[str] = []
+    cells = _decoded(cells, encoding)
     for cell in cells:
         names.append(_KNOWN.get(_plain(cell), ""))
         if not names[-1] and _plain(cell):
@@ -75,8 +81,8 @@ def read_header(table: Path, cells: Sequence[str]) -> tuple[list[str], list[str]
         if needed not in names:
             shown = one_line(listed([cell.strip() for cell in cells]) or "nothing")
             raise DataError(
-                f"{table} has no column {needed!r}; its header names {shown}; path and label are needed, "
-                "product, split and merchant are read"
+                f"{table} has no column {needed!r}; its header, the first line, names {shown}; path and "
+                "label are needed, product, split and merchant are read"
             )
     twice = [name for name in COLUMNS if names.count(name) > 1]
     if twice:
@@ -84,6 +90,18 @@ def read_header(table: Path, cells: Sequence[str]) -> tuple[list[str], list[str]
     if "split" not in names:
         _refuse_other_splits(table, unused)
     return names, unused
+
+
+def _decoded(cells: Sequence[str], encoding: str | None) -> list[str]:
+    """Return the header's text: Excel in China writes CSV files in GBK, and their header with them."""
+    if all(raw_name(cell) is None for cell in cells):
+        return list(cells)
+    for candidate in SHOWN_AS if encoding is None else (encoding,):
+        names = FolderNames(candidate)
+        texts = [names.text(cell) for cell in cells]
+        if {"path", "label"} <= {_KNOWN.get(_plain(text)) for text in texts}:
+            return texts
+    return [FolderNames(encoding).text(cell) for cell in cells]
 
 
 def _refuse_other_splits(table: Path, unused: Sequence[str]) -> None:

@@ -215,9 +215,93 @@ def test_a_quotation_mark_that_is_never_closed_is_its_own_lines_fault(photos: Pa
     found = inspect(made)
     assert found.splits[0].classes == {"hat": 1, "mug": 1}
     assert [(skip.name, skip.reason) for skip in found.skipped] == [
-        (f"photos.csv line {line}", "a quotation mark is never closed (each line is one row)")
+        (
+            f"photos.csv line {line}",
+            "a quotation mark is never closed (each line is one row: save the table without line ends in its "
+            "cells)",
+        )
         for line in (3, 5)
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("excel.csv", "路径;类别\r\npics/0.png;帽子\r\npics/1.png;杯子\r\n".encode("utf-16")),
+        ("excel.txt", "路径\t类别\r\npics/0.png\t帽子\r\npics/1.png\t杯子".encode("utf-16")),
+        ("bom.TAB", b"\xfe\xff" + "path\tlabel\npics/0.png\t帽子\npics/1.png\t杯子\n".encode("utf-16-be")),
+        ("plain16.csv", "path,label\npics/0.png,帽子\npics/1.png,杯子\n".encode("utf-16-le")),
+        ("odd.csv", "path,label\npics/0.png,帽子\npics/1.png,杯子\nĊ,\u0a0a".encode("utf-16") + b"x"),
+        ("china.csv", "路径,类别\r\npics/0.png,帽子\r\npics/1.png,杯子\r\n".encode("gbk")),
+        ("japan.csv", "画像,クラス\r\npics/0.png,帽子\r\npics/1.png,杯子\r\n".encode("cp932")),
+        ("pipe.psv", "path|label\npics/0.png|帽子\npics/1.png|杯子\n".encode()),
+        ("sep.csv", "sep=;\r\npath;label\r\npics/0.png;帽子\r\npics/1.png;杯子\r\n".encode()),
+        ("sep16.csv", '"sep=,"\r\npath,label\r\npics/0.png,帽子\r\npics/1.png,杯子\r\n'.encode("utf-16")),
+        ("wide.csv", "\r\n,,\r\npath,label,,\r\npics/0.png,帽子\r\npics/1.png,杯子,,,,\r\n,,,\r\n".encode()),
+        ("price.csv", "path;label;price\npics/0.png;帽子;12,50\npics/1.png;杯子;9,99\n".encode("utf-8-sig")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_spreadsheets_write_is_read(photos: Path, name: str, data: bytes) -> None:
+    (photos / name).write_bytes(data)
+    train = open_folder(with_found_encoding(photos / name)).train
+    assert [(r.name, train.classes[r.label]) for r in train.records] == [
+        ("pics/0.png", "帽子"),
+        ("pics/1.png", "杯子"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("a.xlsx", b"PK\3\4", "spreadsheet: save its table as 'CSV UTF-8'"),
+        ("renamed.csv", b"PK\3\4" + bytes(26) + b"[Content_Types].xml", "spreadsheet: save"),
+        ("old.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", "spreadsheet: save"),
+        ("zipped.csv", b"PK\3\4" + bytes(26) + b"pics/0.png", "archive: unpack it"),
+        ("rows.jsonl", b'{"path": "a"}', "JSON: write a CSV file with the columns path and label"),
+        ("rows.csv", b'[{"path": "a"}]', "JSON: write a CSV file"),
+        ("signed-out.csv", b"<!DOCTYPE html><html>", "a web page"),
+        ("wide.csv", "path,label".encode("utf-32"), "in UTF-32"),
+        ("x.parquet", b"PAR1", "packed records"),
+    ],
+)
+def test_what_is_given_in_place_of_a_csv_file_is_named(
+    photos: Path, name: str, data: bytes, says: str
+) -> None:
+    (photos / name).write_bytes(data)
+    with pytest.raises(DataError, match=says) as caught:
+        inspect(photos / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_addresses_of_files_are_paths_and_addresses_on_the_internet_are_named(photos: Path) -> None:
+    for number, name in enumerate(("a b.png", "50%25.png", "50%.png")):
+        picture(photos / "pics" / name, 170 + 20 * number)
+    picture(photos.parent / "x.png", 99)
+    rows = {
+        f"file://{photos}/pics/0.png,hat": None,
+        "pics/a%20b.png,mug": None,
+        "pics/50%25.png,hat": None,
+        "pics/50%2525.png,hat": "repeats line 4",
+        "pics/a b.png,hat": "other rows give it another class or split",
+        "file:pics/1.png,mug": None,
+        "pics/%2e%2e/%2e%2e/x.png,hat": "there is no such file",
+        "https://shop.example/s/2.png?v=1,hat": "on the internet",
+        "s3://bucket/2.png,hat": "on the internet",
+        "pics/2,hat": "there is no such file, but one with another ending",
+        "PICS/2.png,hat": "there is no such file",
+        "pics/2.PNG,hat": "there is no such file, but one in other capitals",
+        "pics/3.png,h\0at": "its class or product has a control character",
+    }
+    found = inspect(table(photos, "path,label", *rows))
+    assert found.splits[0].classes == {"hat": 2, "mug": 1}
+    # The row that calls it a mug goes with the one that calls it a hat.
+    assert len(found.skipped) == len([reason for reason in rows.values() if reason]) + 1
+    reasons = [skip.reason for skip in found.skipped]
+    assert all(any(reason in given for given in reasons) for reason in rows.values() if reason)
+    for way_out in (f"file://{photos.parent}/x.png", "file:///etc/passwd", "file://host/share/x.png"):
+        with pytest.raises(DataError, match="leads out"):
+            inspect(table(photos, "path,label", "pics/0.png,hat", f"{way_out},mug"))
 
 
 def test_merchants_of_a_table_and_products_without_a_column(photos: Path) -> None:
