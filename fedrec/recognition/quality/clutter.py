@@ -11,10 +11,16 @@ from fedrec.recognition.quality.luminance import Luminance
 
 _RING: Final = 0.12
 _EDGE: Final = 10.0
+_LEAST: Final = 2
 
 
 def clutter(picture: Luminance) -> float:
-    """Return the share of pixels with an edge in the outer eighth of a picture (height, width), 0 to 1."""
+    """Return the share of pixels with an edge in the outer eighth of a picture (height, width), 0 to 1.
+
+    A mere line of pixels has none.
+    """
+    if min(picture.shape) < _LEAST:
+        return 0.0
     down, right = np.gradient(gaussian_filter(picture, 1.0))
     edges = np.hypot(down, right) > _EDGE
     height, width = picture.shape

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar
 
 import anyio
 from fastapi import FastAPI, Path, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.middleware import Middleware
 from starlette.responses import Response
 
-from fedrec._internal.text import one_line
-from fedrec.errors import FedrecError
 from fedrec.observability.endpoint import CommonHeaders, TokenRequired, own_names_alone
 from fedrec.observability.prometheus import CONTENT_TYPE
 from fedrec.observability.token_proof import NONCE, PROOF_PATH, proof_of
@@ -24,13 +18,14 @@ from fedrec.observability.web_pages import PAGE_HEADERS, PageFile, page_files
 from fedrec.recognition.catalogue.search import MOST_RESULTS
 from fedrec.recognition.service import answers
 from fedrec.recognition.service.desk import MOST_CLASSES, Desk, SearchOptions
+from fedrec.recognition.service.error_answers import answer_errors
 from fedrec.recognition.service.metrics import Metrics
 from fedrec.recognition.service.refusals import RequestError
 from fedrec.recognition.service.uploads import BODY, Receiver
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
+_READ: Final = ["GET", "HEAD"]
+"""Monitors ask by HEAD whether the page and the service answer."""
 
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": answers.Problem} for status in (404, 408, 413, 415, 422, 500, 503)
@@ -71,15 +66,14 @@ def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | 
         docs_url=None,
         redoc_url=None,
     )
-    application.add_exception_handler(FedrecError, _refused)
-    application.add_exception_handler(RequestValidationError, _wrong_value)
+    answer_errors(application)
     _add_photo_routes(application, _Counter(desk, metrics))
     _add_fact_routes(application, desk, metrics)
     if token is not None:
         _add_proof(application, token)
     for path, file in page.items():
         application.add_api_route(
-            path, functools.partial(_static, file), methods=["GET"], include_in_schema=False
+            path, functools.partial(_static, file), methods=_READ, include_in_schema=False
         )
     return application
 
@@ -193,6 +187,7 @@ def _add_fact_routes(application: FastAPI, desk: Desk, metrics: Metrics) -> None
             raise RequestError("no-catalogue", "the service was started without a catalogue")
         return Response(desk.shelf.picture(number), media_type="image/jpeg")
 
+    @application.head("/health", include_in_schema=False)
     @application.get("/health")
     def health() -> dict[str, str]:
         """Say that the service answers."""
@@ -221,22 +216,3 @@ def _crop(text: str | None) -> tuple[float, float, float, float] | None:
     except ValueError:
         raise RequestError("wrong-value", "crop is left,top,width,height in parts of the photo") from None
     return left, top, width, height
-
-
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, RequestError):
-        # Of the catalogue or the model, not of the request: its text may name the operator's folders.
-        _log.error("the service could not answer: %s", one_line(error))
-        error = RequestError("failed", "the service can't answer now; its log says why")
-    return _problem(error.error, str(error), error.status)
-
-
-async def _wrong_value(request: Request, error: Exception) -> JSONResponse:
-    first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    where = ".".join(str(part) for part in first.get("loc", ())[1:])
-    detail = one_line(f"{where}: {first.get('msg', 'it can not be used')}", most=200)
-    return _problem("wrong-value", detail, HTTPStatus.UNPROCESSABLE_ENTITY)
-
-
-def _problem(error: str, detail: str, status: HTTPStatus) -> JSONResponse:
-    return JSONResponse({"error": error, "detail": detail}, status_code=status)

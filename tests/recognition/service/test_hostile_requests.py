@@ -60,6 +60,34 @@ def test_what_is_no_photo_is_refused_with_a_reason(service: Service, number: int
     assert service.client.get("/health").json() == {"status": "ok"}
 
 
+@pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (1, 9_000), (2, 3_000)])
+def test_a_photo_that_is_a_mere_line_is_answered(service: Service, size: tuple[int, int]) -> None:
+    content = encoded(Image.new("RGB", size, (200, 10, 10)))
+    for path in ("/predict", "/evidence", "/quality", "/search", "/copies", "/look"):
+        assert service.client.post(path, content=content, headers=JPEG).status_code == 200, path
+
+
+def test_an_error_that_nobody_foresaw_has_a_name_and_reveals_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("/home/seller/secret.jpg")
+
+    monkeypatch.setattr("fedrec.recognition.service.desk.judge", fails)
+    answer = service.client.post("/quality", content=encoded(Image.new("RGB", (40, 40))), headers=JPEG)
+    assert (answer.status_code, answer.json()["error"]) == (500, "failed")
+    assert "secret" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_another_method_or_path_is_told_as_json(service: Service) -> None:
+    answer = service.client.put("/look", content=b"x", headers=JPEG)
+    assert (answer.status_code, answer.json()["error"]) == (405, "wrong-method")
+    assert answer.headers["allow"] == "POST"
+    assert service.client.get("/nothing").json()["error"] == "no-such-path"
+    assert service.client.head("/health").status_code == service.client.head("/").status_code == 200
+
+
 def test_a_body_that_hides_its_size_is_cut_off(service: Service) -> None:
     sent = 0
 
