@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector, trainable
-from fedrec.vision.backbones.weights_files.architecture import shared_copy
+from fedrec.vision.backbones.weights_files.layers import shared_copy
 from fedrec.vision.backbones.weights_files.split import LeadingPart, block_count
 from fedrec.vision.models.lora import FineTuned
 from fedrec.vision.synthetic import generate, write

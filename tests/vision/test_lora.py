@@ -27,7 +27,7 @@ from fedrec.privacy.dp.vectors import (
     trainable,
 )
 from fedrec.privacy.randomness import Randomness
-from fedrec.vision.backbones.weights_files.architecture import pooled_features
+from fedrec.vision.backbones.weights_files.layers import pooled_features
 from fedrec.vision.models.centred_head import mean_coordinates
 from fedrec.vision.models.lora import FineTuned, LowRankQueryValue
 from tests.support.vision_transformers import tiny_network

@@ -20,8 +20,9 @@ from fedrec.vision.backbones.one_picture import Colours, OnePictureNetwork
 from fedrec.vision.backbones.onnx_files.graph_check import require_extra as require_onnx
 from fedrec.vision.backbones.onnx_files.network import OnnxNetwork, open_session
 from fedrec.vision.backbones.view_names import FixedView
-from fedrec.vision.backbones.weights_files.architecture import load_network, shapes_alone, shared_copy
+from fedrec.vision.backbones.weights_files.architecture import load_network, shapes_alone
 from fedrec.vision.backbones.weights_files.architecture import require_extra as require_timm
+from fedrec.vision.backbones.weights_files.layers import shared_copy
 from fedrec.vision.backbones.weights_files.network import WeightsMaps, WeightsNetwork
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedrec.errors import ConfigError
-from fedrec.vision.backbones.weights_files.architecture import attention_layers, pooled_features
+from fedrec.vision.backbones.weights_files.layers import attention_layers, pooled_features
 from fedrec.vision.backbones.weights_files.split import following_features, following_part
 from fedrec.vision.models.centred_head import CentredHead
 

@@ -16,7 +16,7 @@ from fedrec.vision import features, model_registry
 from fedrec.vision.backbones import backbone_files
 from fedrec.vision.backbones.adding import add_backbone
 from fedrec.vision.backbones.backbone_files import Preparation
-from fedrec.vision.backbones.weights_files import architecture, split
+from fedrec.vision.backbones.weights_files import architecture, layers, split
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.feature_cache import default_cache_dir, drop_features
 from fedrec.vision.imageset import ImageSet
@@ -99,7 +99,7 @@ def test_augmented_views_have_tokens_of_their_own(made: Preparation, photos: Ima
         lambda layer, given: tokens.append(given[0])
     )
     with torch.no_grad():
-        architecture.pooled_features(network, pictures)
+        layers.pooled_features(network, pictures)
     torch.testing.assert_close(found[2].float(), tokens[0], rtol=2e-3, atol=2e-3)
 
 

@@ -7,23 +7,21 @@ before a network is made.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedrec._internal.pip_command import pip_command
 from fedrec._internal.text import counted, listed, one_line
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.weights_files.header import FLOATS, StoredTensor, read_header
-
-if TYPE_CHECKING:
-    from timm.layers.attention import Attention
+from fedrec.vision.backbones.weights_files.layers import attention_layers
+from fedrec.vision.backbones.weights_files.split import block_count, token_shape
 
 _SHOWN: Final = 3
 """Tensors that a message names."""
@@ -47,9 +45,9 @@ class Described:
     Attributes:
         tensors: shape of each parameter and stored buffer, and whether its elements are floats.
         classifiers: names of the layers that score classes, which the network is made without.
-        attentions: number of attention layers that :func:`attention_layers` finds.
+        attentions: number of attention layers that can be adapted.
         tokens: count and width of the tokens that enter each block, where the network can be split between
-            its blocks (:mod:`split`); None where it can't.
+            its blocks; None where it can't.
     """
 
     tensors: Mapping[str, tuple[tuple[int, ...], bool]]
@@ -82,8 +80,6 @@ def describe(architecture: str, *, size: int) -> Described:
     require_extra()
     import timm
 
-    from fedrec.vision.backbones.weights_files import split
-
     network = shapes_alone(architecture, size=size)
     config = timm.get_pretrained_cfg(architecture)
     named = None if config is None else config.classifier
@@ -92,7 +88,7 @@ def describe(architecture: str, *, size: int) -> Described:
         name: (tuple(value.shape), value.is_floating_point()) for name, value in network.state_dict().items()
     }
     attentions = len(attention_layers(network))
-    tokens = split.token_shape(network, size=size) if split.block_count(network) else None
+    tokens = token_shape(network, size=size) if block_count(network) else None
     return Described(tensors, classifiers, attentions, tokens)
 
 
@@ -112,26 +108,6 @@ def shapes_alone(architecture: str, *, size: int) -> nn.Module:
     """
     with torch.device("meta"):
         return _made(architecture, size)
-
-
-def attention_layers(network: nn.Module) -> dict[str, Attention]:
-    """Find the layers that compute query, key and value of plain attention by one linear layer each.
-
-    Args:
-        network: a network of timm.
-
-    Returns:
-        timm's attention layers, by name, whose layer ``qkv`` gives three vectors of equal length.
-    """
-    from timm.layers.attention import Attention
-
-    return {
-        name: layer
-        for name, layer in network.named_modules()
-        if type(layer) is Attention
-        and type(layer.qkv) is nn.Linear
-        and layer.qkv.out_features == 3 * layer.num_heads * layer.head_dim
-    }
 
 
 def check_weights(data: bytes, architecture: str, *, size: int) -> Described:
@@ -228,35 +204,3 @@ def _made(architecture: str, size: int) -> nn.Module:
             f"timm can't make {architecture} for pictures of {size} pixels: {one_line(error)}"
         ) from None
     return network
-
-
-def pooled_features(network: nn.Module, pictures: Tensor) -> Tensor:
-    """Compute a timm network's pooled features.
-
-    Args:
-        network: the network.
-        pictures: normalised pictures (n, 3, size, size).
-
-    Returns:
-        (n, length).
-    """
-    # Every network of timm has both; torch's class declares neither.
-    features: Tensor = network.forward_head(network.forward_features(pictures), pre_logits=True)  # type: ignore[operator]
-    return features
-
-
-def shared_copy(network: nn.Module) -> nn.Module:
-    """Copy a frozen network's layers, which can then be replaced; the weights' memory is shared.
-
-    Args:
-        network: the network.
-
-    Returns:
-        The copy; moving it to a device leaves the original where it is.
-    """
-    shared: dict[int, Tensor] = {
-        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
-        for parameter in network.parameters()
-    }
-    shared |= {id(buffer): buffer.detach() for buffer in network.buffers()}
-    return copy.deepcopy(network, shared)

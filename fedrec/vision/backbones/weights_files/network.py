@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fedrec.vision.backbones.one_picture import Colours, OnePictureNetwork
 from fedrec.vision.backbones.traceable import Maps
-from fedrec.vision.backbones.weights_files.architecture import LAYER, pooled_features
+from fedrec.vision.backbones.weights_files.architecture import LAYER
+from fedrec.vision.backbones.weights_files.layers import pooled_features
 from fedrec.vision.normalisation import normalise
 
 

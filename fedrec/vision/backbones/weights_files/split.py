@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
-from fedrec.vision.backbones.weights_files.architecture import attention_layers, pooled_features, shared_copy
+from fedrec.vision.backbones.weights_files.layers import attention_layers, pooled_features, shared_copy
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer

@@ -15,14 +15,8 @@ from torch import Tensor
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.trial import Trial, try_here
 from fedrec.vision.backbones.weights_files import architecture as architectures
-from fedrec.vision.backbones.weights_files.architecture import (
-    attention_layers,
-    check_weights,
-    describe,
-    load_network,
-    pooled_features,
-    shared_copy,
-)
+from fedrec.vision.backbones.weights_files.architecture import check_weights, describe, load_network
+from fedrec.vision.backbones.weights_files.layers import attention_layers, pooled_features, shared_copy
 from fedrec.vision.backbones.weights_files.network import WeightsNetwork
 from tests.support.vision_transformers import ARCHITECTURE, BLOCKS, SIDE, WIDTH, changed, encoded, weights
 
