@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from fedrec._internal.text import one_line
 from fedrec.errors import ProtocolError
 from fedrec.protocol.schema import Strict
-from fedrec.protocol.shape import check_shape, shape_of
+from fedrec.protocol.shape_check import check_shape
 
 Body = TypeVar("Body", bound=Strict)
 _MOST_SAID = 200
@@ -29,7 +29,7 @@ def read_json(raw: bytes, kind: type[Body]) -> Body:
         ProtocolError: the text doesn't fit the schema; one short line without any part of the text.
     """
     try:
-        check_shape(raw, shape_of(kind))
+        check_shape(raw, kind)
         return kind.model_validate_json(raw)
     except ValidationError as error:
         raise ProtocolError(_said(error)) from None

@@ -14,12 +14,12 @@ from fedrec._internal.party_names import name_problem
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ConfigError, ProtocolError
 from fedrec.privacy.audit.verify.outcome import is_name
+from fedrec.protocol.canonical_pattern import pattern_of
 from fedrec.protocol.enrolment import Enrolment, JoinFile, read_file
 from fedrec.protocol.messages import CloseReply
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.reading import read_json
 from fedrec.protocol.schema import PartyName
-from fedrec.protocol.shape import shape_of
 from fedrec.server.server_home import ServerHome
 from tests.support.cohort import Cohort
 from tests.support.pictures import picture
@@ -95,11 +95,11 @@ def test_messages_with_such_names_are_read_at_once(tmp_path: Path) -> None:
     values["committee"] = tuple(f"甲店 {n}" for n in range(len(values["committee"])))
     made = TrainingPlan.model_validate(values)
     raw = made.canonical_bytes()
-    assert raw.isascii() and shape_of(TrainingPlan).canonical.fullmatch(raw)
+    assert raw.isascii() and pattern_of(TrainingPlan).fullmatch(raw)
     assert read_json(raw, TrainingPlan) == made
     for bad in (r"a\\", r"\n", r"\u00zz", r"\u0041\"", "\\"):
         text = b'{"merchant":"' + bad.encode() + b'","refused":null}'
-        assert not shape_of(CloseReply).canonical.fullmatch(text)
+        assert not pattern_of(CloseReply).fullmatch(text)
         with pytest.raises((ProtocolError, ValueError)):
             read_json(text, CloseReply)
 
