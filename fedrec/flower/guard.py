@@ -153,15 +153,15 @@ class Guard:
     ) -> None:
         held = 0
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                while not self._has_room(caller.key, length):
-                    await asyncio.sleep(_ROOM_PAUSE)
-                held = length
-                self._held[caller.key] += held
-                parts, status = await _read(receive, length)
-        except TimeoutError:
-            parts, status = [], 408 if held else 503
-        try:
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    while not self._has_room(caller.key, length):
+                        await asyncio.sleep(_ROOM_PAUSE)
+                    held = length
+                    self._held[caller.key] += held
+                    parts, status = await _read(receive, length)
+            except TimeoutError:
+                parts, status = [], 408 if held else 503
             if status is None and path == PUSH and not _is_own_reply(b"".join(parts), node=caller.node):
                 status = 403
             if status is not None:

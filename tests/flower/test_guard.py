@@ -104,6 +104,10 @@ def test_each_request_has_its_own_largest_size() -> None:
     assert (endless.to(guarded(behind), OBJECT), endless.taken) == (413, 2)
 
 
+async def broken() -> Any:
+    raise ConnectionError
+
+
 def test_all_requests_together_are_limited_in_memory_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.1)
     app = guarded(Behind())
@@ -116,6 +120,8 @@ def test_all_requests_together_are_limited_in_memory_and_time(monkeypatch: pytes
     dripped = Call(length=b"100")
     dripped.taken = 1  # nothing comes
     assert dripped.to(app, OBJECT) == 408
+    with pytest.raises(ConnectionError):
+        asyncio.run(app(Call(length=b"100").scope(OBJECT), broken, dripped.send))
     assert (app._held.total(), app._requests.total()) == (0, 0)
 
 
