@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 from fedrec.protocol.plan import Peer, roster_fingerprint
 from fedrec.protocol.schema import MAX_COMMITTEE
-from fedrec.protocol.trust import OpenedBy
 
 SEATS_CONTEXT = b"fedrec/seats/1"
 SMALLEST_DEFAULT = 10
@@ -226,22 +225,6 @@ class _Asked:
             members=drawn,
             corrupt=corrupt - self.corrupt_witnesses,
         )
-
-
-def seats_for(opened_by: OpenedBy, *, cohort: int, colluders: int) -> Seats:
-    """Choose a cohort's default seats.
-
-    Args:
-        opened_by: who opens sums.
-        cohort: merchants of the training.
-        colluders: merchants that may collude with the server.
-
-    Returns:
-        The committee's numbers.
-    """
-    if opened_by == "committee":
-        return choose_seats(cohort=cohort, colluders=colluders)
-    return ONE_HOLDER if opened_by == "holder" else NOBODY
 
 
 def _two_thirds(members: int) -> int:

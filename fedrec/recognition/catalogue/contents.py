@@ -15,11 +15,9 @@ _PAGE: Final = 500
 # A photo without a vector of the model in use has no class, and isn't found by a photo.
 _TABLES: Final = (
     "FROM product JOIN photo ON photo.product_id = product.id"
-    " {join} JOIN vector ON vector.photo_id = photo.id AND vector.embedding_id ="
+    " LEFT JOIN vector ON vector.photo_id = photo.id AND vector.embedding_id ="
     " (SELECT value FROM setting WHERE name = 'embedding_id')"
 )
-_WITH_VECTOR: Final = _TABLES.format(join="")
-_ALL: Final = _TABLES.format(join="LEFT")
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _products_of(catalogue: Catalogue, keys: Sequence[int]) -> list[StoredProduc
     photos: dict[int, list[StoredPhoto]] = {key: [] for key in fields}
     for key, *photo in catalogue.rows(
         "SELECT product.id, photo.id, photo.name, photo.path, photo.sha256, vector.label, vector.probability,"
-        f" vector.photo_id IS NOT NULL, vector.labels_of {_ALL} WHERE product.id IN ({places})"
+        f" vector.photo_id IS NOT NULL, vector.labels_of {_TABLES} WHERE product.id IN ({places})"
         " ORDER BY photo.id",
         keys,
     ):
@@ -177,7 +175,7 @@ def products(catalogue: Catalogue, conditions: Sequence[Condition] = ()) -> Iter
     last = ("", "")
     while True:
         rows = catalogue.rows(
-            f"SELECT DISTINCT product.id, product.merchant, product.name {_ALL}"
+            f"SELECT DISTINCT product.id, product.merchant, product.name {_TABLES}"
             f" WHERE (product.merchant, product.name) > (?, ?){where}"
             " ORDER BY product.merchant, product.name LIMIT ?",
             (*last, *values, _PAGE),

@@ -19,8 +19,6 @@ from fedrec.vision.backbones.traceable import GraphFile, Traceable
 from fedrec.vision.backbones.view_names import FixedView
 
 _MIRRORED: FixedView = "flip"
-_AS: FixedView = "crop"
-"""The view of which the mirrored one is made, in the graph."""
 
 
 class Part(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
@@ -27,19 +27,6 @@ CLASS_PART: Final = 0.5
 """Length of the square roots of the probabilities beside the vector of length 1, in the embedding of a model
 with classes. With models of epsilon 1, 4 and 8, neighbours among clothing photos were of the query's class in
 83, 85 and 87% of the cases, and by the vector alone in 79%."""
-
-
-class Traced(Protocol):
-    """What can be traced: a module with named pictures."""
-
-    @property
-    def inputs(self) -> tuple[PhotoInput, ...]:
-        """The photo's pictures."""
-        ...
-
-    def __call__(self, *given: Tensor) -> Outputs:
-        """Compute the outputs."""
-        ...
 
 
 class BundleGraph(nn.Module):
