@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
 from flwr.app import Context, Message
@@ -27,10 +27,9 @@ from fedrec.protocol.messages import (
 )
 from fedrec.protocol.refusals import Refusal, refusal_of
 from fedrec.protocol.schema import MAX_REASON, Strict
-from fedrec.protocol.transport import HashedBlobs, pack, unpack
+from fedrec.protocol.transport import Blobs, HashedBlobs, pack, unpack
 
 Request = TypeVar("Request", JoinRequest, TrainRequest, UnmaskRequest, CloseRequest)
-Blobs = Mapping[str, bytes]
 
 _log = logging.getLogger(__name__)
 

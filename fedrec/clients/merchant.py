@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fedrec.clients import joining, training_step, unmasking
 from fedrec.clients.context import MerchantContext
 from fedrec.clients.policy import MerchantPolicy
@@ -23,8 +21,7 @@ from fedrec.protocol.messages import (
     UnmaskRequest,
 )
 from fedrec.protocol.plan import TrainingPlan
-
-Blobs = Mapping[str, bytes]
+from fedrec.protocol.transport import Blobs
 
 
 class Merchant:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from fedrec.clients.request_gate import RequestGate
@@ -18,8 +17,7 @@ from fedrec.protocol.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-
-Blobs = Mapping[str, bytes]
+from fedrec.protocol.transport import Blobs
 
 
 class Participant(Protocol):

@@ -7,7 +7,6 @@ but has no stored upload is dropped and never computed again.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,7 @@ from fedrec.clients.uploading import make_upload, round_keys
 from fedrec.errors import ProtocolError, RefusedError
 from fedrec.protocol.messages import TrainReply, TrainRequest
 from fedrec.protocol.reply_encoding import decode_reply, encode_reply
-from fedrec.protocol.transport import blob_hash, request_hash, take_blob
-
-Blobs = Mapping[str, bytes]
+from fedrec.protocol.transport import Blobs, blob_hash, request_hash, take_blob
 
 
 def train(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -25,9 +25,7 @@ from fedrec.protocol.statements import (
     box_binding,
     dealing_statement,
 )
-from fedrec.protocol.transport import request_hash, take_blob
-
-Blobs = Mapping[str, bytes]
+from fedrec.protocol.transport import Blobs, request_hash, take_blob
 
 
 class JoinedTraining(Protocol):

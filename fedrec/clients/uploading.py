@@ -27,9 +27,7 @@ from fedrec.protocol.statements import (
     boxes_hash,
     dealing_statement,
 )
-from fedrec.protocol.transport import take_blob
-
-Blobs = Mapping[str, bytes]
+from fedrec.protocol.transport import Blobs, take_blob
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,10 @@ _BLOB_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 Body = TypeVar("Body", bound=Strict)
 
 
+Blobs = Mapping[str, bytes]
+"""A message's blobs, by name."""
+
+
 class HashedBlobs(dict[str, bytes]):
     """The blobs of a received message, by name, with the hashes that were computed to check its signature.
 
@@ -42,12 +46,12 @@ class HashedBlobs(dict[str, bytes]):
         hashes: the SHA-256 of every blob, by name.
     """
 
-    def __init__(self, blobs: Mapping[str, bytes], *, hashes: Mapping[str, str]) -> None:
+    def __init__(self, blobs: Blobs, *, hashes: Mapping[str, str]) -> None:
         super().__init__(blobs)
         self.hashes = hashes
 
 
-def pack(body: Strict, blobs: Mapping[str, bytes] | None = None) -> RecordDict:
+def pack(body: Strict, blobs: Blobs | None = None) -> RecordDict:
     """Encode a body and its blobs as a Flower ``RecordDict``.
 
     Args:
@@ -179,7 +183,7 @@ def content_hash(content: RecordDict, blob_hashes: Mapping[str, str] | None = No
     return _hash_of(_raw_body(content, what="a message"), blob_hashes)
 
 
-def request_hash(body: Strict, blobs: Mapping[str, bytes]) -> str:
+def request_hash(body: Strict, blobs: Blobs) -> str:
     """Hash a request, to recognise an identical one that is repeated.
 
     The hash doesn't cover the server's signature and counter, because a restarted server repeats its
@@ -195,7 +199,7 @@ def request_hash(body: Strict, blobs: Mapping[str, bytes]) -> str:
     return _hash_of(body.canonical_bytes(), {name: blob_hash(blobs, name) for name in blobs})
 
 
-def blob_hash(blobs: Mapping[str, bytes], name: str) -> str:
+def blob_hash(blobs: Blobs, name: str) -> str:
     """Return the hash of a blob, which may be known already.
 
     Args:
@@ -302,7 +306,7 @@ def check_blob_names(names: Collection[str], *, what: str) -> None:
         raise ProtocolError(f"{what} has a blob of an unknown name")
 
 
-def take_blob(blobs: Mapping[str, bytes], name: str) -> bytes:
+def take_blob(blobs: Blobs, name: str) -> bytes:
     """Return a required blob.
 
     Args:

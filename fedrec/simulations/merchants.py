@@ -16,7 +16,7 @@ from fedrec._internal.shared_results import SHARED
 from fedrec.clients.assembly import merchant_randomness, open_context
 from fedrec.clients.client_app import build_client_app
 from fedrec.clients.context import LocalResources, MerchantContext
-from fedrec.clients.merchant import Blobs, Merchant
+from fedrec.clients.merchant import Merchant
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.participant import Participant
 from fedrec.clients.plan_resources import build_model
@@ -27,6 +27,7 @@ from fedrec.clients.witness.home import WitnessHome
 from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.clients.witness.witness import Witness
 from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
+from fedrec.protocol.transport import Blobs
 from fedrec.simulations.data_sources import read_digests
 from fedrec.simulations.injected_faults import Crashes, CrashPoint, InjectedCrashError, Lie, Saboteur
 from fedrec.simulations.sabotage import under_another_key, wrong_share

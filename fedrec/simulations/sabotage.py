@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from fedrec.clients.context import MerchantContext
-from fedrec.clients.merchant import Blobs
 from fedrec.errors import ProtocolError
 from fedrec.privacy.aggregation.scalar_sharing import SCALAR_BYTES
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment
+from fedrec.protocol.transport import Blobs
 
 
 def under_another_key(

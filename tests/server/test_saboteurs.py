@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fedrec.clients.merchant import Blobs, Merchant
+from fedrec.clients.merchant import Merchant
 from fedrec.errors import TrainingError
 from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
+from fedrec.protocol.transport import Blobs
 from fedrec.server.round_records import RoundRecord
 from fedrec.simulations.injected_faults import Saboteur
 from fedrec.simulations.sabotage import under_another_key, wrong_share

@@ -7,7 +7,7 @@ opening. It has no photos, no model and no ledger; nothing is charged to it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -32,9 +32,9 @@ from fedrec.protocol.messages import (
 )
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import Receipt
+from fedrec.protocol.transport import Blobs
 
 _log = logging.getLogger(__name__)
-Blobs = Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
