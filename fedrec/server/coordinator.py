@@ -23,7 +23,7 @@ from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.layer_removal import Opened
 from fedrec.server.merchant_conduct import Conduct, LeftOut
 from fedrec.server.message_exchange import ExchangeSettings, ask
-from fedrec.server.round_records import RoundRecord, read_record
+from fedrec.server.round_records import RoundRecord, place_in_round, read_record
 from fedrec.server.stragglers import waiting
 from fedrec.server.sum_opening import Opening
 from fedrec.server.traffic import Traffic
@@ -201,7 +201,7 @@ class Coordinator(TrainingRunner):
             told = [
                 f"{name}: {self.refusals[where]}"
                 for name in self._cohort.merchant_nodes
-                if (where := f"round {round_number}, {name}") in self.refusals
+                if (where := place_in_round(round_number, name)) in self.refusals
             ]
             raise _LostRoundError(
                 f"{counted(len(uploads), 'contributor')}, fewer than the {self.plan.min_contributors} "

@@ -7,6 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
+def place_in_round(round_number: int, merchant: str) -> str:
+    """Return the key under which a note about a merchant in a round is kept.
+
+    Args:
+        round_number: the round.
+        merchant: the merchant's name.
+
+    Returns:
+        The key, in words.
+    """
+    return f"round {round_number}, {merchant}"
+
+
 @dataclass(frozen=True)
 class RoundRecord:
     """What the server knows of a finished round.

@@ -23,7 +23,7 @@ from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.request_signing import RequestSigner
-from fedrec.server.round_records import RoundRecord
+from fedrec.server.round_records import RoundRecord, place_in_round
 from fedrec.server.stragglers import GracePeriod, waiting
 from fedrec.server.weights import Weights
 
@@ -124,7 +124,7 @@ class TrainingRunner:
             )
 
     def _note(self, round_number: int, merchant: str, reason: str) -> None:
-        self.refusals[f"round {round_number}, {merchant}"] = reason
+        self.refusals[place_in_round(round_number, merchant)] = reason
         _log.info("round %d, %s: %s", round_number, merchant, reason)
 
     def _noise_kept(self, opened: Opened, *, round_number: int) -> float | None:

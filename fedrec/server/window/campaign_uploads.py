@@ -20,6 +20,7 @@ from fedrec.server.message_exchange import ExchangeSettings
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.request_signing import RequestSigner
+from fedrec.server.round_records import place_in_round
 from fedrec.server.uploads import Upload, UploadCollector, reply_bytes, train_requests
 from fedrec.server.window.campaign_files import CampaignFiles, Survivor, SurvivorSet, Window
 from fedrec.server.window.late_opening import LostCampaignError
@@ -179,7 +180,7 @@ class CampaignUploads:
             raise ProtocolError("there is none")
         receipt = self.collector.add(merchant, *stored)
         if receipt is None:
-            raise ProtocolError(self.refusals.get(_where(merchant), "it is not valid"))
+            raise ProtocolError(self.refusals.get(place_in_round(ROUND, merchant), "it is not valid"))
         if not self.receipts.has(receipt):
             self.receipts.keep([receipt])
         self.bytes_up += reply_bytes(*stored)
@@ -230,16 +231,11 @@ class CampaignUploads:
                 continue
             self.replies.keep(merchant, answer.body, answer.blobs)
             self.receipts.keep([receipt])
-            self.refusals.pop(_where(merchant), None)
+            self.refusals.pop(place_in_round(ROUND, merchant), None)
             self.bytes_up += reply_bytes(answer.body, answer.blobs)
             _log.info("the upload of %s is stored", merchant)
             taken = True
         return taken
-
-
-def _where(merchant: str) -> str:
-    """Return the key of a note about a merchant's upload."""
-    return f"round {ROUND}, {merchant}"
 
 
 def _survivor(upload: Upload) -> Survivor:
