@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from fedrec.cli.generated_options import fields_as_options
 from fedrec.simulations.comparison.finished_runs import read_runs
 from fedrec.simulations.comparison.output import PAGE, write_comparison
 from fedrec.simulations.comparison.rows import compare as compare_runs
-from fedrec.simulations.run_folder import check_run_folder, make_run_folder
+from fedrec.simulations.run_folder import check_run_folder, make_run_folder, run_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ def compare(given: CompareOptions) -> None:
     """Compare finished runs: accuracy with intervals, both epsilons, rounds, bytes, time; and baselines."""
     check_run_folder(given.out)
     comparison = compare_runs(*read_runs(given.runs))
-    folder = make_run_folder(given.out, f"comparison-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    folder = make_run_folder(given.out, run_name("comparison"))
     write_comparison(folder, comparison)
     if given.as_json:
         typer.echo(json.dumps(comparison.to_dict(), indent=2, default=str))

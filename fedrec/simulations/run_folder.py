@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedrec.errors import ConfigError
@@ -21,6 +23,11 @@ def check_run_folder(out: Path | None) -> None:
             probe.flush()
     except OSError as error:
         raise ConfigError(f"--out {folder} can't be used: {error.strerror}") from None
+
+
+def run_name(kind: str = "") -> str:
+    """Name a folder by the time, and by chance: two may be begun in one second."""
+    return f"{kind and f'{kind}-'}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 def make_run_folder(out: Path | None, run_id: str) -> Path:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -38,7 +36,7 @@ from fedrec.simulations.engines import ENGINES
 from fedrec.simulations.injected_faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, SimulatedWitnesses
 from fedrec.simulations.option_checks import check_classes, check_options, derived_options, make_roster
-from fedrec.simulations.run_folder import check_run_folder, make_run_folder
+from fedrec.simulations.run_folder import check_run_folder, make_run_folder, run_name
 from fedrec.simulations.simulation_report import write_own_reports
 from fedrec.vision import model_registry
 from fedrec.vision.devices import pick_device
@@ -172,7 +170,7 @@ def prepare(config: SimulationConfig, *, tell: Tell, materials: Materials = BY_N
     plan = planned.plan
     tell(Stage("planning", 1, 1))
     # The folder is made only after all checks, so that the same --out can be given again after an error.
-    run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + "-" + secrets.token_hex(3)
+    run_id = run_name()
     training = Training(make_run_folder(config.out, run_id))
     options = config.to_toml(derived=derived_options(config, plan, planned.settings, solved=spec.solved))
     write_atomically(training.folder / "config.toml", options.encode())

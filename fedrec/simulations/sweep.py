@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from fedrec.simulations.data_sources import DataReader
 from fedrec.simulations.forecast import Forecaster, in_words
 from fedrec.simulations.harness import Observers, carry_out
 from fedrec.simulations.option_checks import check_options
-from fedrec.simulations.run_folder import check_run_folder, make_run_folder
+from fedrec.simulations.run_folder import check_run_folder, make_run_folder, run_name
 from fedrec.simulations.run_inputs import KeptInputs
 from fedrec.simulations.run_setup import (
     Materials,
@@ -76,7 +75,7 @@ def run_sweep(sweep: Sweep, *, out: Path | None, tell: Tell) -> SweepResult:
             run.config, model_registry.get(chosen_model(run.config.model, method=run.config.method))
         )
     check_run_folder(out)
-    folder = make_run_folder(out, f"sweep-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    folder = make_run_folder(out, run_name("sweep"))
     materials = Materials(reader=DataReader())
     prepared: dict[Path, SimulationRun] = {}
     try:

@@ -9,7 +9,9 @@ import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +21,9 @@ from fedrec.cli import app as cli
 from fedrec.errors import ConfigError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage
 from fedrec.server.trainings import Training
-from fedrec.simulations import data_sources, local_grid, sweep
+from fedrec.simulations import data_sources, local_grid, run_folder, sweep
 from fedrec.simulations.harness import Observers, carry_out, simulate
+from fedrec.simulations.run_folder import make_run_folder, run_name
 from fedrec.simulations.run_setup import SimulationRun
 from fedrec.simulations.sweep import SweepResult, resume_sweep, run_sweep
 from fedrec.simulations.sweep_folder import runs_of_sweep
@@ -179,6 +182,20 @@ def test_a_point_that_can_not_be_prepared_leaves_the_folder_as_it_was(photos: Pa
         # Known only once the three merchants are.
         run_sweep(planned(photos, "committee=3,9"), out=tmp_path / "out", tell=quiet)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_folders_that_are_begun_in_one_second_are_each_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    second = SimpleNamespace(now=lambda zone: datetime(2026, 3, 4, 12, tzinfo=UTC))
+    monkeypatch.setattr(run_folder, "datetime", second)
+    for kind in ("", "sweep", "comparison"):
+        for _ in range(2):
+            made = make_run_folder(None, run_name(kind))
+            assert re.fullmatch(rf"({kind}-)?20260304T120000Z-[0-9a-f]{{6}}", made.name)
+            (made / "page.html").touch()
+    assert len(list(tmp_path.glob("runs/*/page.html"))) == 6
 
 
 def test_values_with_commas_are_separated_by_semicolons(photos: Path) -> None:
