@@ -11,7 +11,6 @@ import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, TypeVar
 
@@ -236,11 +235,6 @@ def write_published(
         file.seek(0)
         file.write(_MAGIC + signer.public + sign_digest(signer, digest))
         file.write(_LENGTHS.pack(lines.length, values.length))
-
-
-def now() -> datetime:
-    """Return the time, to the second."""
-    return datetime.now(UTC).replace(microsecond=0)
 
 
 class _Part:

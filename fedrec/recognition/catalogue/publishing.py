@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,6 @@ from fedrec.recognition.catalogue.published import (
     About,
     PublishedFile,
     PublishedProduct,
-    now,
     write_published,
 )
 from fedrec.recognition.catalogue.signing import Signer
@@ -88,7 +87,8 @@ def publish(
         raise DataError(f"{catalogue.folder} holds no product to publish")
     model = catalogue.model
     about = About(
-        created=now(),
+        # Not to the second alone: the older of two files of one second would be taken after the newer.
+        created=datetime.now(UTC),
         embedding_id=model.embedding_id,
         dimension=model.dimension,
         products=count,
@@ -230,6 +230,6 @@ def _merchant(catalogue: Catalogue, file: PublishedFile, path: Path, keys: Mappi
     last = known[merchant][1]
     if last is not None and _moment(file.about) < last:
         raise DataError(f"{path} is older than what {merchant} published last ({last})")
-    if file.about.created > now() + _AHEAD:
+    if file.about.created > datetime.now(UTC) + _AHEAD:
         raise DataError(f"{path} is dated {_moment(file.about)}, in the future")
     return merchant

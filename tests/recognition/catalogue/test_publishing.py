@@ -6,8 +6,9 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from fedrec.privacy.identity import SigningIdentity
 from fedrec.recognition.catalogue.catalogue import Catalogue
 from fedrec.recognition.catalogue.contents import find_product, products
 from fedrec.recognition.catalogue.opening import open_searcher
-from fedrec.recognition.catalogue.published import now
 from fedrec.recognition.catalogue.publishing import Merged, merge, publish
 from fedrec.recognition.catalogue.search import Query
 from fedrec.recognition.catalogue.signing import CatalogueKey, Signer, sign_digest
@@ -37,6 +37,12 @@ def published(folder: Path, *, vectors: bool = True, signer: Signer | None = Non
     with Catalogue(folder / "c", write=True) as catalogue:
         publish(catalogue, folder / "out", signer=used, vectors=vectors)
     return folder / "out", used
+
+
+def at(moment: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the clock of what publishes and merges."""
+    clock = SimpleNamespace(now=lambda zone: moment)
+    monkeypatch.setattr("fedrec.recognition.catalogue.publishing.datetime", clock)
 
 
 def platform(folder: Path) -> Path:
@@ -103,8 +109,8 @@ def test_a_new_file_replaces_the_merchants_products_and_an_older_one_is_refused(
     csv.write_text("\n".join(csv.read_text().splitlines()[:9]) + "\n")
     import_shop(tmp_path / "a/c", csv)
     new = tmp_path / "a/new"
-    later = now() + timedelta(hours=1)
-    monkeypatch.setattr("fedrec.recognition.catalogue.publishing.now", lambda: later)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    at(later, monkeypatch)
     with Catalogue(tmp_path / "a/c", write=True) as catalogue:
         with catalogue.transaction() as connection:
             connection.execute("DELETE FROM product WHERE name IN ('p4', 'p5')")
@@ -112,9 +118,29 @@ def test_a_new_file_replaces_the_merchants_products_and_an_older_one_is_refused(
     assert merge_into(folder, new) == Merged("Anna", 1, 3, 2)
     with pytest.raises(DataError, match="is older than what Anna published last"):
         merge_into(folder, old)
-    monkeypatch.setattr("fedrec.recognition.catalogue.publishing.now", lambda: later - timedelta(days=3))
+    at(later - timedelta(days=3), monkeypatch)
     with pytest.raises(DataError, match="in the future"):
         merge_into(folder, new)
+
+
+def test_of_two_files_of_one_second_the_older_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could bring back what the merchant has just withdrawn."""
+    second = datetime(2026, 3, 4, 12, tzinfo=UTC)
+    at(second + timedelta(milliseconds=1), monkeypatch)
+    old, key = published(tmp_path / "a")
+    folder, new = platform(tmp_path / "p"), tmp_path / "new"
+    at(second + timedelta(milliseconds=2), monkeypatch)
+    with Catalogue(tmp_path / "a/c", write=True) as catalogue:
+        with catalogue.transaction() as connection:
+            connection.execute("DELETE FROM product WHERE name = 'p5'")
+        publish(catalogue, new, signer=key)
+    assert merge_into(folder, new, Anna=key.public).written == 5
+    with pytest.raises(DataError, match="is older than what Anna published last"):
+        merge_into(folder, old)
+    # The same file once more changes nothing.
+    assert merge_into(folder, new) == Merged("Anna", 0, 5, 0)
 
 
 def test_a_file_without_vectors_reveals_none_and_withdraws_those_of_before(tmp_path: Path) -> None:
