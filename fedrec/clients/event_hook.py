@@ -13,6 +13,7 @@ import os
 import queue
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -93,9 +94,11 @@ class EventHook:
     def close(self) -> None:
         """Wait a little for the commands that were asked for."""
         if self._thread is not None:
+            deadline = time.monotonic() + _CLOSE_SECONDS
+            # There may be no room for the end before the next command is taken up.
             with suppress(queue.Full):
-                self._waiting.put_nowait(None)
-            self._thread.join(_CLOSE_SECONDS)
+                self._waiting.put(None, timeout=_CLOSE_SECONDS)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         while (next_one := self._waiting.get()) is not None:
