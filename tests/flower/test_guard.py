@@ -6,7 +6,6 @@ import asyncio
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -109,14 +108,14 @@ async def broken() -> Any:
 
 
 def test_all_requests_together_are_limited_in_memory_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "BODY_SECONDS", 0.1)
     app = guarded(Behind())
     for limit in ("MAX_HELD_BYTES", "MAX_HELD_BYTES_PER_KEY"):
-        monkeypatch.setattr(guard, limit, 1000)
-        assert Call(body=(b"x" * 1001,)).to(app, OBJECT) == 503
-        assert Call(body=(b"x" * 1000,)).to(app, OBJECT) == 200
-        monkeypatch.undo()
-        monkeypatch.setattr(guard, "BODY_SECONDS", 0.1)
+        with monkeypatch.context() as patch:
+            patch.setattr(guard, limit, 1000)
+            assert Call(body=(b"x" * 1000,)).to(app, OBJECT) == 200
+            patch.setattr(guard, "BODY_SECONDS", 0.1)
+            assert Call(body=(b"x" * 1001,)).to(app, OBJECT) == 503
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.1)
     dripped = Call(length=b"100")
     dripped.taken = 1  # nothing comes
     assert dripped.to(app, OBJECT) == 408
@@ -151,15 +150,21 @@ def test_a_waiting_request_proceeds_when_memory_is_freed(monkeypatch: pytest.Mon
 def test_concurrent_requests_of_a_key_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MAX_REQUESTS_PER_KEY", 3)
 
+    let_go = asyncio.Event()
+
     async def hangs(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(0.1)
+        await let_go.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     app = guarded(hangs)
 
     async def together() -> list[int]:
         calls = [Call() for _ in range(5)]
-        await asyncio.gather(*(app(call.scope(PULL), call.receive, call.send) for call in calls))
+        asked = [asyncio.ensure_future(app(call.scope(PULL), call.receive, call.send)) for call in calls]
+        while sum(one.done() for one in asked) < 2:
+            await asyncio.sleep(0.01)
+        let_go.set()
+        await asyncio.gather(*asked)
         return [call.status for call in calls]
 
     assert asyncio.run(together()) == [200] * 3 + [429] * 2
@@ -393,7 +398,7 @@ def test_clients_without_a_key_hold_no_memory_and_delay_nobody(
     listener: Listener, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the report: 33 bodies that stand open; beside them headers and handshakes that don't end."""
-    monkeypatch.setattr(doors, "STRANGER_SECONDS", 1.5)
+    monkeypatch.setattr(doors, "STRANGER_SECONDS", 1000.0)
     address, context = ("127.0.0.1", listener.port), context_of(certificates)
     strangers: list[ssl.SSLSocket] = []
     raw = [socket.create_connection(address) for _ in range(20)]  # these never shake hands
@@ -402,18 +407,17 @@ def test_clients_without_a_key_hold_no_memory_and_delay_nobody(
         # A body that never comes, and headers that never end.
         one.sendall(head_of(30 * MIB) + b"x" * 1000 if number < 33 else b"POST /v1/fleet/x HTTP/1.1\r\na: ")
         strangers.append(one)
-    merchants = 5
-    with httpx.Client(verify=context, base_url=f"https://127.0.0.1:{listener.port}") as client:
-        slowest = 0.0
-        for _ in range(merchants):
-            started = time.monotonic()
+    url = f"https://127.0.0.1:{listener.port}"
+    with httpx.Client(verify=context, base_url=url, timeout=60) as client:
+        for _ in range(5):
             headers = {name.decode(): value.decode() for name, value in signed_headers()}
             assert client.post(PULL, content=b"x", headers=headers).status_code == 200
-            slowest = max(slowest, time.monotonic() - started)
-    assert slowest < 1.0
-    assert all(is_ended(one, seconds=5) for one in strangers)
+    # They were answered while those whose headers don't end were there still; the others are refused at once.
+    assert not any(is_ended(one, seconds=0.001) for one in strangers[33:])
+    monkeypatch.setattr(doors, "STRANGER_SECONDS", 0.0)
+    assert all(is_ended(one, seconds=30) for one in strangers)
     for half in raw:
-        half.settimeout(5)
+        half.settimeout(30)
         assert half.recv(1) == b""
     for both in (*strangers, *raw):
         both.close()

@@ -67,8 +67,8 @@ def test_a_request_waits_for_a_message_and_only_its_own(
 ) -> None:
     one, two = links
     assert one.receive() is None and one.receive(wait=0.01) is None and two.receive(wait=0.01) is None
-    threading.Timer(0.3, send, (server, one.node_id)).start()
     began = time.monotonic()
+    threading.Timer(0.3, send, (server, one.node_id)).start()
     message = one.receive(wait=20.0)
     assert message is not None and 0.2 < time.monotonic() - began < MOST_HELD_SECONDS
     assert unpack(message.content, CloseRequest, max_blob_bytes=1) == (REQUEST, {"model": b"x"})
