@@ -13,7 +13,18 @@ _JSON: Final = "JSON: write a CSV file with the columns path and label from it, 
 _PAGE: Final = "a web page: a server that wanted you to sign in may have sent it; download the file again"
 _COLUMNS_PACKED: Final = f"a file of packed records: {_SAVE}"
 _JSON_NAMES: Final = (".json", ".jsonl", ".ndjson", ".geojson")
-_PACKED_NAMES: Final = (".parquet", ".arrow", ".feather", ".h5", ".hdf5", ".npz", ".npy", ".pkl", ".mat")
+_PACKED_NAMES: Final = (
+    ".parquet",
+    ".arrow",
+    ".feather",
+    ".h5",
+    ".hdf5",
+    ".npz",
+    ".npy",
+    ".mat",
+    ".lmdb",
+    ".mdb",
+)
 
 
 def why_no_csv(head: bytes) -> str | None:
@@ -54,4 +65,9 @@ def why_no_csv_name(path: PurePath) -> str | None:
         return _SPREADSHEET
     if ending in _JSON_NAMES:
         return _JSON
-    return _COLUMNS_PACKED if ending in _PACKED_NAMES or ".tfrecord" in path.name.lower() else None
+    return _COLUMNS_PACKED if is_packed(path) else None
+
+
+def is_packed(path: PurePath) -> bool:
+    """Return whether a file's name is one of a file that holds many records, which may be pictures."""
+    return path.suffix.lower() in _PACKED_NAMES or ".tfrecord" in path.name.lower()

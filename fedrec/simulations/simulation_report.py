@@ -94,7 +94,7 @@ def data_section(source: Source) -> dict[str, Any]:
         "skipped": [asdict(skip) for skip in source.skipped],
         "ignored": dict(Counter(skip.reason for skip in source.account.unread).most_common()),
         "folders": source.account.folders,
-        "notes": list(source.account.notes),
+        "notes": [*source.account.notes, *source.account.doubts],
         "duplicates_dropped": source.duplicates_dropped,
         "near_duplicates": source.near_duplicates,
         "evaluation_copies_dropped": source.splits.leaked_dropped,
@@ -126,6 +126,7 @@ def data_problems(source: Source) -> list[str]:
             f"{counted(len(source.skipped), 'photo is', plural='photos are')} not used, e.g. {first.name}: "
             f"{first.reason}; data.skipped in report.json has all."
         )
+    problems += source.account.doubts
     if source.splits.validation is None:
         problems.append("the accuracy of rounds is not measured: no record fell into the validation split.")
     return problems

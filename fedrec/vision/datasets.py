@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from fedrec._internal.text import listed as shorten
 from fedrec.errors import ConfigError, DataError
 from fedrec.protocol.plan import Unit
 from fedrec.vision.decoding import decode
@@ -27,7 +28,7 @@ from fedrec.vision.imageset import (
     stamp_of,
 )
 from fedrec.vision.listing.folder_tree import LeftOut
-from fedrec.vision.listing.photo_listing import PhotoListing, Picture
+from fedrec.vision.listing.photo_listing import DEEPER, PhotoListing, Picture
 from fedrec.vision.listing.photo_places import PhotoPlace, list_photos
 from fedrec.vision.listing.photo_table import is_table
 from fedrec.vision.listing.table_paths import HOSTILE
@@ -121,7 +122,9 @@ def open_folder(
         raise DataError(f"{root} holds no usable pictures, e.g. {first.name}: {first.reason}")
     if classes is None and not may_be_empty and len(np.unique(train.labels)) < 2:
         only = names[train.records[0].label]
-        raise DataError(f"{root} holds readable pictures of one class only ({only}): add another")
+        raise DataError(
+            f"{root} holds readable pictures of one class only ({only}){_where_classes(listed)}: add another"
+        )
     # A split whose folder is empty counts as absent.
     rest = {name: images if len(images) or images.skipped else None for name, images in loaded.items()}
     account = FolderAccount(
@@ -130,6 +133,7 @@ def open_folder(
             _skipped(listed, file.entry, file.merchant) for file in listed.unused if not file.entry.photo
         ),
         notes=listed.notes,
+        doubts=listed.doubts,
     )
     return DataSplits(train, rest.get("validation"), rest.get("test"), held, account=account)
 
@@ -150,9 +154,23 @@ def _check_listing(root: Path, listed: PhotoListing, *, layout: Layout) -> None:
         next((entry for entry in listed.left_out if entry.photo), None),
     )
     shown = "" if first is None else f" (e.g. {listed.shown(first.path)}: {first.reason})"
+    if first is not None and first.reason.startswith(DEEPER):
+        where += f"; give the folder that holds these{'' if layout == 'product' else ', or --layout product'}"
     if is_table(root):
         raise DataError(f"{root} holds no pictures: no row to train on names one that can be used{shown}")
     raise DataError(f"{root} holds no pictures: put them in {where}{shown}")
+
+
+def _where_classes(listed: PhotoListing) -> str:
+    """Say where classes were looked for, in words that follow the only one that was found."""
+    if listed.folders == 0:
+        return ""
+    merchants = sorted({picture.merchant for picture in listed.pictures if picture.merchant is not None})
+    taken = f"; {shorten(merchants, most=3)} are taken for merchants" if merchants else ""
+    paths = (file.entry.path for file in listed.unused)
+    tables = sorted({path.name for path in paths if path.suffix.lower() in (".csv", ".tsv")})
+    other = f"; {shorten(tables, most=3)} can be given in place of the folder" if tables else ""
+    return f", by the names of the folders that photos lie in{taken}{other}"
 
 
 def _skipped(listed: PhotoListing, entry: LeftOut, merchant: str | None = None) -> Skipped:

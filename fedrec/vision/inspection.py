@@ -54,7 +54,7 @@ class FolderSummary:
         entries: number of all entries of the folder, or rows of a table: folders, photos and copies that are
             used, and all that is skipped or ignored.
         left_out: number of entries that are not used, by the reason.
-        notes: what was decided on names and folders where it isn't plain.
+        notes: what was decided on names and folders where it isn't plain, and what speaks against it.
         look_alikes: groups of names of classes, merchants or a class's products that people can't tell apart.
     """
 
@@ -146,7 +146,7 @@ def inspect(
         folders=splits.account.folders,
         entries=splits.account.folders + read + len(skipped) + len(ignored),
         left_out=dict(Counter(skip.reason for skip in (*skipped, *ignored)).most_common()),
-        notes=splits.account.notes,
+        notes=(*splits.account.notes, *splits.account.doubts),
         look_alikes=_look_alikes([_photos(images) for _, images in loaded]),
     )
 

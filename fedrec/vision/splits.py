@@ -29,11 +29,13 @@ class FolderAccount:
         unread: entries that are no photos, with the reasons. Photos that can't be used stand in their
             split's ``skipped``.
         notes: what was decided on names and folders where it isn't plain, in one line each.
+        doubts: what speaks against the way in which the photos are read, in one line each.
     """
 
     folders: int = 0
     unread: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -215,8 +215,12 @@ def _are_splits(base: Folder, *, least: int, one_merchant: bool, text_of: Callab
         return False
     if not others:
         return True
-    if "train" in high and (len(high) > 1 or any(_holds_compared(other, least, text_of) for other in others)):
-        return True
+    if "train" in high:
+        if len(high) > 1 or any(_holds_compared(other, least, text_of) for other in others):
+            return True
+        # Photos for test, or without classes, often lie in one folder; as a class, they would be trained on.
+        if all(like_split(text_of(other)) is not None for other in others):
+            return True
     if "train" not in high and one_merchant:
         # Classes, one of which has a name such as "test" and a folder in it.
         return False

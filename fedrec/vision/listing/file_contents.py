@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from fedrec._internal.other_tables import is_packed
 from fedrec.vision.decoders import why_not_read
 from fedrec.vision.listing.folder_tree import NOT_REGULAR, LeftOut, looks_like_photo
 from fedrec.vision.photo_signatures import HEAD_BYTES, PICTURE_FORMATS, format_of
@@ -15,6 +16,7 @@ EMPTY: Final = "an empty file"
 NOT_A_PHOTO: Final = "not a photo"
 NO_PHOTO_INSIDE: Final = "called a photo, but its content is none"
 ARCHIVE: Final = "an archive: unpack it if it holds photos"
+PACKED: Final = "packed records, not a photo: write out the pictures in it as files if it holds some"
 _OTHERS: Final = {
     "PDF": "a PDF document, not a photo",
     "archive": ARCHIVE,
@@ -48,6 +50,8 @@ def unread(path: Path) -> LeftOut | None:
         return None if reason is None else LeftOut(path, reason, True)
     if found is not None:
         return LeftOut(path, _OTHERS[found], named or found == "archive")
+    if not named and is_packed(path):
+        return LeftOut(path, PACKED, True)
     return LeftOut(path, NO_PHOTO_INSIDE if named else NOT_A_PHOTO, named)
 
 

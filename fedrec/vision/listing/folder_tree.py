@@ -40,6 +40,10 @@ _LOOKS_LIKE_PHOTO: Final = re.compile(
     r"\.(jpe?g|jpe|jfif|png|webp|bmp|gif|tiff?|hei[cf]|avif|jxl|jp2|psd|svg|raw|dng|cr[23]|nef|arw)([^a-z]|$)",
     re.IGNORECASE,
 )
+# What programs write about a photo beside it, as in x.jpg.xmp and Google's x.jpg.supplemental-metadata.json.
+_BESIDE_A_PHOTO: Final = re.compile(
+    r".*\.(json|xmp|xml|txt|csv|ya?ml|ini|md5|sha\d*|aae|pp3|dop|cos|on1|lnk|url)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,9 @@ class Tree:
 
 def looks_like_photo(name: str) -> bool:
     """Return whether a file's name promises a photo."""
-    return not name.startswith(".") and _LOOKS_LIKE_PHOTO.search(name) is not None
+    if name.startswith(".") or _BESIDE_A_PHOTO.fullmatch(name):
+        return False
+    return _LOOKS_LIKE_PHOTO.search(name) is not None
 
 
 def read_tree(root: Path, *, follow_folders: bool = True) -> Tree:

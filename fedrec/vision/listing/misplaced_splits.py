@@ -59,7 +59,8 @@ def refuse_misplaced_splits(
             elif max(heights) < least:
                 problem = (
                     "without class folders in them: put the splits above the classes, as in "
-                    f"train/CLASS{'/PRODUCT' if least > 1 else ''}"
+                    f"train/CLASS{'/PRODUCT' if least > 1 else ''}, or give a CSV file with the columns "
+                    "path, label and split; files of labels or boxes beside photos aren't read"
                 )
             else:
                 problem = (

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from fedrec.vision.folders import Layout
 from fedrec.vision.listing.arrangement import NOT_UNDERSTOOD, Arrangement, arrange, set_arrangement
-from fedrec.vision.listing.file_contents import unread
+from fedrec.vision.listing.doubtful_names import (
+    doubtful_classes,
+    named_like_other_splits,
+    told_merchants,
+    unread_lists,
+)
+from fedrec.vision.listing.file_contents import NOT_A_PHOTO, unread
 from fedrec.vision.listing.folder_names import FolderNames, as_utf8, folder_names
 from fedrec.vision.listing.folder_tree import Folder, LeftOut, looks_like_photo, read_tree
 from fedrec.vision.listing.split_names import Split
 
+DEEPER: Final = "deeper than"
 _LEVELS: Final[Mapping[Layout, int]] = {"class": 1, "product": 2}
 """Levels of folders above a photo, without splits and merchants."""
 
@@ -68,6 +75,7 @@ class PhotoListing:
         folders: how many folders were read.
         names: how the folders' names are read.
         notes: what was decided where it isn't plain, in one line each.
+        doubts: what speaks against the way in which the photos are read, in one line each.
     """
 
     root: Path
@@ -76,6 +84,7 @@ class PhotoListing:
     folders: int
     names: FolderNames
     notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -185,7 +194,7 @@ def list_folder(
             for folder in top.walk()
             for name in folder.files
         ]
-    return PhotoListing(
+    listing = PhotoListing(
         root=root,
         splits=owned,
         left_out=tuple(sorted(left_out, key=lambda entry: entry.path)),
@@ -193,6 +202,26 @@ def list_folder(
         names=names,
         notes=(*names.notes, *plan.notes),
     )
+    merchants = () if plan.in_merchants else _merchants(listing)
+    notes = (*listing.notes, *told_merchants(merchants, layout=layout))
+    return replace(listing, notes=notes, doubts=tuple(_doubts(listing)))
+
+
+def _merchants(listing: PhotoListing) -> tuple[str, ...]:
+    return tuple({picture.merchant for picture in listing.pictures if picture.merchant is not None})
+
+
+def _doubts(listing: PhotoListing) -> list[str]:
+    notes = doubtful_classes(picture.label for picture in listing.pictures)
+    for split, owned in listing.splits.items():
+        photos = [picture.path for picture in owned.pictures]
+        notes += named_like_other_splits(
+            photos, split, shown=lambda path: listing.names.shown(path, listing.root)
+        )
+    unread_files = (
+        file.entry.path for file in listing.unused if file.entry.reason in (NOT_A_PHOTO, NOT_UNDERSTOOD)
+    )
+    return notes + unread_lists(unread_files)
 
 
 def _within(path: Path, folders: tuple[Folder, ...]) -> bool:
@@ -268,7 +297,7 @@ class _Reader:
                 "" if depth == self.least or len(chain) < self.least else ", and most photos are in MERCHANT/"
             )
             return self.outside + (f"{most}CLASS/" if most else "")
-        return f"deeper than the {self.layout} folders"
+        return f"{DEEPER} the {self.layout} folders"
 
 
 def _files(top: Folder) -> Iterator[tuple[tuple[str, ...], Path]]:

@@ -15,6 +15,7 @@ from fedrec._internal.csv_lines import CsvLines, csv_reason, open_csv
 from fedrec._internal.text import listed, one_line
 from fedrec.errors import DataError
 from fedrec.vision.folders import Layout
+from fedrec.vision.listing.doubtful_names import in_folders_of_other_splits, named_like_other_splits
 from fedrec.vision.listing.file_contents import unread
 from fedrec.vision.listing.folder_names import FolderNames, decoded, folder_names
 from fedrec.vision.listing.folder_tree import NOT_REGULAR, LeftOut
@@ -89,6 +90,13 @@ def list_table(
         notes.append(f"the column of merchants in {table.name} is not used: all photos are yours")
     reader = _Reader(table, layout, one_merchant, names, TablePaths(table.parent))
     splits = reader.read(rows)
+    trained = [picture.path for picture in splits["train"].pictures]
+
+    def shown(path: Path) -> str:
+        return names.shown(path, table.parent)
+
+    doubts = in_folders_of_other_splits(trained, root=table.parent, shown=shown)
+    doubts += named_like_other_splits(trained, "train", shown=shown)
     return PhotoListing(
         root=table.parent,
         splits=splits,
@@ -96,6 +104,7 @@ def list_table(
         folders=0,
         names=names,
         notes=tuple(notes),
+        doubts=tuple(doubts),
     )
 
 

@@ -47,9 +47,10 @@ _AROUND: Final = (
     "데이터|셋|세트|사진"
 )
 _COMPARED: Final = re.compile(
-    rf"({_AROUND})?(query|queries|gallery|galleries|probes?|distractors?)({_AROUND})?\d*"
+    rf"({_AROUND})?(query|queries|gallery|galleries|probes?|distractors?|unlabell?ed|unannotated|无标签|未标注)"
+    rf"({_AROUND})?\d*"
 )
-"""What data sets for search have beside a training split; none of it is a split here."""
+"""What data sets have beside a training split for search, or for learning without classes: no split here."""
 
 
 def _letters(name: str) -> str:
@@ -97,7 +98,7 @@ def split_of(name: str) -> Split | None:
 
 
 def like_split(name: str) -> str | None:
-    """Return what part of a data set a name means: a split, or "compared" for what a search is tested with.
+    """Return what part of a data set a name means: a split, or "compared" for what else lies beside one.
 
     Args:
         name: a folder's name.
@@ -124,7 +125,7 @@ def splits_among(names: Sequence[str]) -> dict[str, Split]:
     found: dict[str, Split] = {name: split for name in names if (split := split_of(name)) is not None}
     decorated: dict[str, dict[str, Split]] = {}
     for name in names:
-        if name not in found and (told := _decorated(name)) is not None:
+        if name not in found and (told := split_word(name)) is not None:
             decorated.setdefault(told[0], {})[name] = told[1]
     for group in decorated.values():
         if len(set(group.values())) > 1:
@@ -142,8 +143,12 @@ def _weak(name: str) -> Split | None:
     return next((split for split, pattern in _WEAK_PATTERNS.items() if pattern.fullmatch(letters)), None)
 
 
-def _decorated(name: str) -> tuple[str, Split] | None:
-    """Return the rest of a name that has exactly one word of a split in it, and the split."""
+def split_word(name: str) -> tuple[str, Split] | None:
+    """Return the rest of a name that has exactly one word of a split in it, and the split; None for others.
+
+    Args:
+        name: any name.
+    """
     words = words_of(name)
     places = [place for place, word in enumerate(words) if word in _ALONE]
     if len(places) != 1:

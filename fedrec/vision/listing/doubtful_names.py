@@ -1,0 +1,203 @@
+"""Say which names speak against the way in which folders and photos are read.
+
+All of it is told to the owner of the photos and changes nothing: a class may have any name, and a photo's
+name decides about no photo.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from fedrec._internal.csv_lines import CsvLines, open_csv
+from fedrec._internal.text import counted, listed
+from fedrec.errors import DataError
+from fedrec.vision.folders import Layout
+from fedrec.vision.listing.folder_tree import looks_like_photo
+from fedrec.vision.listing.split_names import Split, split_of, split_word, words_of
+from fedrec.vision.listing.table_columns import read_header
+
+_MOST: Final = 5
+_SELDOM_A_CLASS: Final = re.compile(
+    # What file managers call a copy, and a new folder.
+    r".+[ _-]?\(\d+\)|.+[ _-]+(copy|kopie|copie|copia|cópia|副本|コピー|복사본)( ?\(?\d+\)?)?|.+[-_]副本|"
+    r"(copy|kopie|copie|copia) (of|von|de|di) .+|"
+    r"(new|untitled) folder.*|neuer ordner.*|nouveau dossier.*|nueva carpeta.*|nova pasta.*|"
+    r"nuova cartella.*|новая папка.*|新建文件夹.*|新增資料夾.*|新しいフォルダー?.*|새 폴더.*|"
+    # What isn't sorted, or no longer wanted.
+    r"uns?orted|un-?label?led|uncategori[sz]ed|unclassified|to[ _-]?sort|unsortiert|未分类|待分类|未整理|"
+    r"trash|rubbish|recycle bin|deleted.*|papierkorb|corbeille|papelera|回收站|backups?|old|tmp|temp|cache|"
+    r"node_modules|"
+    # Versions of photos.
+    r"originals?|cropped|resized|augment(ed|ation)s?|previews?|[_@]?thumb(s|nails?)?|\d{2,4} ?x ?\d{2,4}|"
+    # Collections of them.
+    r"images?|imgs?|photos?|pictures?|pics|fotos|bilder|jpe?g(images)?s?|pngs?|data(set)?s?|图片|照片|写真|画像|사진|"
+    r"sent|received|camera( roll)?|dcim|\d{3}[a-z]{5}|screenshots?|downloads?|whatsapp .*|albums?|"
+    r"(photos from )?(19|20)\d\d([-_. ]?(0\d|1[0-2])([-_. ]?\d\d)?)?|"
+    # Parts of a data set.
+    r"(fold|part|batch|chunk|shard)[ _-]?\d+|annotations?|segmentations?|ground[ _-]?truth|"
+    r"bounding[ _-]?boxes"
+)
+_LISTS: Final = re.compile(
+    r"\.(txt|csv|tsv|tab|json|jsonl|ndjson|lst|list|xml|ya?ml|xlsx?|ods|parquet)", re.IGNORECASE
+)
+_LIST_WORDS: Final = frozenset(
+    {"split", "splits", "annotations", "annotation", "labels", "label", "metadata", "manifest"}
+)
+_TABLES: Final = (".csv", ".tsv")
+
+
+def doubtful_classes(labels: Iterable[str]) -> list[str]:
+    """Say which names of classes seem to be none.
+
+    Args:
+        labels: names of the folders that are read as classes.
+
+    Returns:
+        One line for names that classes seldom have, and one for those of a split.
+    """
+    names = sorted(set(labels))
+    notes = []
+    seldom = [name for name in names if _SELDOM_A_CLASS.fullmatch(name.casefold())]
+    if seldom:
+        notes.append(
+            f"names that classes seldom have, and that are read as classes: {listed(seldom, most=_MOST)}; if "
+            "they are none, move these folders away, or their photos to where they belong"
+        )
+    splits = [name for name in names if split_of(name) is not None]
+    if splits:
+        others = listed([name for name in names if name not in splits], most=_MOST)
+        notes.append(
+            f"{listed(splits)} {'is' if len(splits) == 1 else 'are'} read as {_classes(len(splits))} beside "
+            f"{others or 'no other'}, and not as {'a split' if len(splits) == 1 else 'splits'}"
+        )
+    return notes
+
+
+def _classes(number: int) -> str:
+    return "a class" if number == 1 else "classes"
+
+
+def told_merchants(merchants: Iterable[str], *, layout: Layout) -> list[str]:
+    """Say that the first level of folders is read as merchants.
+
+    Args:
+        merchants: the names of the folders.
+        layout: "class" or "product".
+
+    Returns:
+        One line; none without merchants.
+    """
+    names = sorted(set(merchants))
+    if not names:
+        return []
+    hint = "; if they are classes with a folder for each product, use --layout product"
+    return [
+        f"the folders at the top are taken for {counted(len(names), 'merchant')}, since most photos lie one "
+        f"folder deeper than classes do: {listed(names, most=_MOST)}{hint if layout == 'class' else ''}"
+    ]
+
+
+def named_like_other_splits(
+    photos: Sequence[Path], split: Split, *, shown: Callable[[Path], str]
+) -> list[str]:
+    """Say which photos of one split have another one's word in their own names, as in ``test_12.jpg``.
+
+    Args:
+        photos: the split's photos.
+        split: the split that they are read as.
+        shown: returns a path as text.
+
+    Returns:
+        One line; none without such photos. A word counts where names have the words of several splits, or
+        nothing else but numbers: a shop may sell test tubes.
+    """
+    found: dict[Split, list[Path]] = {}
+    alone: list[Path] = []
+    for photo in photos:
+        told = split_word(photo.stem)
+        if told is not None:
+            rest, kind = told
+            found.setdefault(kind, []).append(photo)
+            if kind != split and not any(sign.isalpha() for sign in rest):
+                alone.append(photo)
+    others = [photo for kind, named in found.items() if kind != split for photo in named]
+    doubtful = sorted(others if len(found) > 1 else alone)
+    if not doubtful:
+        return []
+    examples = listed([shown(photo) for photo in doubtful], most=3)
+    what = counted(len(doubtful), f"photo of the {split} split is", plural=f"photos of the {split} split are")
+    return [
+        f"{what} named like another split ({examples}): names of photos decide nothing, and they are read as "
+        f"{split}; if that is wrong, move them to a folder for their split, above the classes"
+    ]
+
+
+def in_folders_of_other_splits(
+    photos: Sequence[Path], *, root: Path, shown: Callable[[Path], str]
+) -> list[str]:
+    """Say which photos that a table has trained on lie in folders for validation or test.
+
+    Args:
+        photos: photos of the training split.
+        root: the table's folder.
+        shown: returns a path as text.
+
+    Returns:
+        One line; none without such photos.
+    """
+    others = {
+        folder
+        for folder in {photo.parent for photo in photos}
+        if any(split_of(part) not in (None, "train") for part in folder.relative_to(root).parts)
+    }
+    doubtful = [photo for photo in photos if photo.parent in others]
+    if not doubtful:
+        return []
+    examples = listed([shown(photo) for photo in doubtful], most=3)
+    what = counted(len(doubtful), "photo lies in a folder", plural="photos lie in folders")
+    return [
+        f"{what} named like another split ({examples}), and {'is' if len(doubtful) == 1 else 'are'} read as "
+        "train, as the table says; a column split would say otherwise"
+    ]
+
+
+def unread_lists(files: Iterable[Path]) -> list[str]:
+    """Say which files beside the photos may tell what these are, and aren't read.
+
+    Args:
+        files: files that are no photos.
+
+    Returns:
+        One line; none without such files.
+    """
+    names = list(dict.fromkeys(file.name for file in sorted(files) if _is_list(file)))
+    if not names:
+        return []
+    return [
+        f"{listed(names, most=_MOST)} may say what photos show, or which are not to be trained on, and "
+        f"{'is' if len(names) == 1 else 'are'} not read: the folders alone decide; give a CSV file with the "
+        "columns path, label and split in place of the folder to have it decide"
+    ]
+
+
+def _is_list(file: Path) -> bool:
+    # A photo's own data, as in x.jpg.supplemental-metadata.json, and Google's of an album.
+    beside = any(looks_like_photo(file.name[:at]) for at, sign in enumerate(file.name) if sign == ".")
+    if not _LISTS.fullmatch(file.suffix) or beside or file.name == "metadata.json":
+        return False
+    words = set(words_of(file.stem))
+    if words & _LIST_WORDS or split_word(file.stem) is not None or split_of(file.stem) is not None:
+        return True
+    return file.suffix.lower() in _TABLES and _has_splits(file)
+
+
+def _has_splits(table: Path) -> bool:
+    """Return whether a table's header has columns for paths, classes and splits."""
+    try:
+        with open_csv(table) as lines:
+            return "split" in read_header(table, CsvLines(lines).header(table).cells)[0]
+    except (DataError, OSError):
+        return False
