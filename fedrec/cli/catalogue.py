@@ -12,6 +12,7 @@ import typer
 
 from fedrec._internal.text import counted
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
+from fedrec.cli.photo_lines import check_read, file_name
 from fedrec.errors import DataError
 from fedrec.recognition.photo_files import photo_files
 from fedrec.recognition.quality.thresholds import default_thresholds, read_thresholds
@@ -72,14 +73,16 @@ def quality(
 ) -> None:
     """Find photos that are blurred, dark, washed out, flat, small or framed, and say what to do."""
     limits = default_thresholds() if thresholds is None else read_thresholds(thresholds)
-    judged, unread, flaws = 0, 0, Counter[str]()
-    good = 0
-    for path in photo_files(photos):
+    judged, good, flaws = 0, 0, Counter[str]()
+    unread: dict[Path, str] = {}
+    places = photo_files(photos)
+    for path in places:
         try:
             verdict = judge(decode(path), limits)
         except DataError as error:
-            unread += 1
-            typer.echo(_as_json(path, error=str(error)) if as_json else f"{path}: can't be read: {error}")
+            unread[path] = str(error)
+            told = f"{file_name(path)}: can't be read: {error}"
+            typer.echo(_as_json(path, error=str(error)) if as_json else told)
             continue
         judged += 1
         good += verdict.is_good
@@ -88,19 +91,18 @@ def quality(
             typer.echo(_as_json(path, verdict))
         elif verdict.findings:
             _show(path, verdict)
+    check_read(unread, of=len(places), quiet=as_json)
     if not as_json:
         counts = ", ".join(f"{count} {flaw}" for flaw, count in flaws.most_common())
         typer.echo(
             f"{good} of {counted(judged, 'photo')} are good" + (f"; found: {counts}" if counts else "")
         )
-    if not judged:
-        raise DataError(f"none of {counted(unread, 'file')} could be read as a photo")
 
 
 def _show(path: Path, verdict: Verdict) -> None:
     for finding in verdict.findings:
         flaw = FLAWS[finding.flaw]
-        typer.echo(f"{path}: {'perhaps: ' if flaw.hint else ''}{flaw.problem} {flaw.advice}")
+        typer.echo(f"{file_name(path)}: {'perhaps: ' if flaw.hint else ''}{flaw.problem} {flaw.advice}")
 
 
 def _as_json(path: Path, verdict: Verdict | None = None, *, error: str | None = None) -> str:

@@ -14,6 +14,7 @@ import typer
 from fedrec._internal.text import counted
 from fedrec.cli.console import progress_bar
 from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.photo_lines import file_name
 from fedrec.errors import DataError
 from fedrec.observability.progress import Stage, Tell
 from fedrec.recognition.extra import require_packages
@@ -117,13 +118,14 @@ class _Output:
             typer.echo(json.dumps(shown))
         else:
             what = ", ".join(changes) or "the whole photo"
-            typer.echo(f"{names[0]} and {names[1]}: {what} ({found.match.test}, {found.match.score:.2f})")
+            pair = f"{file_name(names[0])} and {file_name(names[1])}"
+            typer.echo(f"{pair}: {what} ({found.match.test}, {found.match.score:.2f})")
 
     def end(self, unread: dict[str, str]) -> None:
         """Show what couldn't be read, and the count; raise ``DataError`` if nothing could be."""
         photos = {*self._asked.names, *self._stored.names}
         for name, reason in unread.items():
-            typer.echo(f"{name}: can't be read: {reason}", err=self._as_json)
+            typer.echo(f"{file_name(name)}: can't be read: {reason}", err=self._as_json)
         if not photos - set(unread):
             raise DataError(f"none of {counted(len(unread), 'file')} could be read as a photo")
         if not self._as_json:

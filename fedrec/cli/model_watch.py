@@ -14,6 +14,7 @@ import typer
 from fedrec._internal.text import counted
 from fedrec.cli.console import progress_bar
 from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.photo_lines import file_name
 from fedrec.errors import DataError
 from fedrec.observability.progress import Stage
 from fedrec.recognition.drift.look import Look, look_of
@@ -116,7 +117,7 @@ def _seen(model: RecognitionModel, paths: Sequence[Path]) -> Iterator[tuple[Path
             try:
                 photo = decode(path)
             except DataError as error:
-                typer.echo(f"{path}: can't be read: {error}", err=True)
+                typer.echo(f"{file_name(path)}: can't be read: {error}", err=True)
             else:
                 yield path, model.recognise([photo])[0], look_of(photo)
             tell(Stage("photos", number, len(paths)))

@@ -12,8 +12,8 @@ from typing import Annotated, Final
 import typer
 from PIL import Image
 
-from fedrec._internal.text import counted
 from fedrec.cli.console import progress_bar
+from fedrec.cli.photo_lines import check_read, file_name
 from fedrec.errors import ConfigError, DataError
 from fedrec.observability.progress import Stage
 from fedrec.recognition.evidence.heat import evidence_of
@@ -30,7 +30,7 @@ _LARGEST_PHOTO: Final = 64 << 20
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder of a model bundle ('fedrec model export').")],
     photos: Annotated[
-        list[Path], typer.Argument(help="Photos, folders of photos, or - for one photo on standard input.")
+        list[Path], typer.Argument(help="Photos, folders of photos, and - for one photo on standard input.")
     ],
     top: Annotated[int, typer.Option(min=1, help="Classes to show, the most probable ones.")] = 3,
     evidence: Annotated[
@@ -51,25 +51,33 @@ def predict(
     if label is not None and evidence is None:
         raise ConfigError("--class chooses what --evidence DIR shows: give both")
     wanted = None if label is None else loaded.classes.index(label)
-    places = [_STDIN] if photos == [_STDIN] else photo_files(photos)
+    places = _places(photos)
     pictures = None if evidence is None else _Pictures(evidence, loaded, wanted)
-    read = unread = 0
+    unread: dict[Path, str] = {}
     for path, found in _recognised(loaded, places):
         if isinstance(found, str):
-            unread += 1
-            typer.echo(_json(path, error=found) if as_json else f"{path}: can't be read: {found}")
+            unread[path] = found
+            typer.echo(_json(path, error=found) if as_json else f"{file_name(path)}: can't be read: {found}")
             continue
         photo, recognition = found
-        read += 1
         drawn = None if pictures is None else pictures.draw(path, photo, recognition)
         chosen = [(loaded.classes[each], probability) for each, probability in recognition.top(top)]
         typer.echo(_json(path, top=chosen, picture=drawn) if as_json else _line(path, chosen))
+    check_read(unread, of=len(places), quiet=as_json)
     if not as_json and loaded.manifest.calibration.photos is None:
         typer.echo(
             "Probabilities are uncalibrated: compare them, but don't read them as frequencies.", err=True
         )
-    if not read:
-        raise DataError(f"none of {counted(unread, 'file')} could be read as a photo")
+
+
+def _places(named: Sequence[Path]) -> list[Path]:
+    """Return the files, and standard input where it is named, in order."""
+    if named.count(_STDIN) > 1:
+        raise ConfigError("standard input holds one photo: name - once")
+    places: list[Path] = []
+    for each in named:
+        places += [each] if each == _STDIN else photo_files([each])
+    return places
 
 
 def _recognised(
@@ -116,7 +124,7 @@ class _Pictures:
 
 
 def _line(path: Path, top: Sequence[tuple[str, float]]) -> str:
-    return f"{path}: " + ", ".join(f"{name} {100 * probability:.1f}%" for name, probability in top)
+    return f"{file_name(path)}: " + ", ".join(f"{name} {100 * probability:.1f}%" for name, probability in top)
 
 
 def _json(

@@ -85,7 +85,10 @@ def decode(
         with ExitStack() as stack:
             file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
             file.seek(0)
-            kind = format_of(file.read(HEAD_BYTES), name=source.name if isinstance(source, Path) else "")
+            head = file.read(HEAD_BYTES)
+            if not head:
+                raise DataError("it is empty")
+            kind = format_of(head, name=source.name if isinstance(source, Path) else "")
             file.seek(0)
             facts = read_structure(file, kind)
             opened = stack.enter_context(open_photo(file, kind))

@@ -77,6 +77,36 @@ def test_a_photo_on_standard_input(bundle: Path) -> None:
     assert run(bundle, "-", stdin=photo.getvalue()).startswith("-: green ")
 
 
+def test_standard_input_stands_beside_files_and_folders(bundle: Path, shop: Path) -> None:
+    photo = io.BytesIO()
+    Image.new("RGB", (40, 40), (0, 255, 0)).save(photo, "PNG")
+    named = [
+        line.partition(": ")[0]
+        for line in run(bundle, shop / "a", "-", shop / "1.png", stdin=photo.getvalue()).splitlines()
+    ]
+    assert named == [f"{shop}/a/1.png", "-", f"{shop}/1.png"]
+    with pytest.raises(FedrecError, match="once"):
+        run(bundle, "-", "-", stdin=photo.getvalue())
+
+
+@pytest.mark.parametrize("keep", [0, 0.5, 0.9])
+def test_a_photo_that_is_cut_off_is_named_with_its_reason(bundle: Path, tmp_path: Path, keep: float) -> None:
+    photo = io.BytesIO()
+    Image.effect_noise((90, 90), 70).convert("RGB").save(photo, "JPEG")
+    content = photo.getvalue()[: int(keep * len(photo.getvalue()))]
+    (tmp_path / "cut.jpg").write_bytes(content)
+    reason = "it is cut off" if content else "it is empty"
+    for place in (tmp_path / "cut.jpg", "-"):
+        with pytest.raises(FedrecError, match=rf"{place} can't be read as a photo: {reason}"):
+            run(bundle, place, "--json", stdin=content)
+
+
+def test_a_name_neither_splits_a_line_nor_steers_a_terminal(bundle: Path, shop: Path) -> None:
+    (shop / "1.png").rename(shop / "a\n\x1b[31m\u202eb.png")
+    assert f"{shop}/a  [31m b.png: blue" in run(bundle, shop)
+    assert len(run(bundle, shop).splitlines()) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [(("--class", "hat", "--evidence", "x"), "knows no class 'hat'"), (("--class", "red"), "give both")],
