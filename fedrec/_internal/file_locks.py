@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +62,36 @@ def take_lock(path: Path) -> HeldLock:
     """
     require_supported_system()
     return _take(path, os.O_RDWR | os.O_CREAT)
+
+
+@contextmanager
+def locked(path: Path, *, seconds: float) -> Iterator[None]:
+    """Hold the lock of ``path`` while the block runs.
+
+    Args:
+        path: the file; created with mode 0600 if it doesn't exist.
+        seconds: how long to wait for another process at most.
+
+    Yields:
+        None.
+
+    Raises:
+        OSError: the file can't be opened or created.
+        LockedElsewhereError: another process holds the lock for longer.
+        UnsupportedSystemError: fedrec doesn't run on this system.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            held = take_lock(path)
+            break
+        except LockedElsewhereError:
+            if time.monotonic() > deadline:
+                raise
+    try:
+        yield
+    finally:
+        held.close()
 
 
 def is_locked(path: Path) -> bool:

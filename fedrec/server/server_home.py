@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import tomli_w
 
+from fedrec._internal.file_locks import LockedElsewhereError, locked
 from fedrec._internal.files import write_atomically, write_secret
 from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec.errors import ConfigError, ServiceError
@@ -30,6 +33,8 @@ from fedrec.server.server_address import parse_address
 from fedrec.server.statement_book import StatementBook
 
 JOIN_FILE = "join.json"
+_CHANGE_SECONDS = 10.0
+"""How long a change of the roster waits for another one, which takes a fraction of a second."""
 
 
 @dataclass(frozen=True)
@@ -229,17 +234,18 @@ class ServerHome:
 
     def vouch(self, signed: SignedVouch) -> None:
         """Add a merchant's vouch for another one to the roster; raise ``ConfigError`` if it can't count."""
-        book = self.statements().with_vouch(
-            signed,
-            enrolled=self.enrolled(),
-            roster=self.roster(),
-            federation=federation_id(
-                authority=self.authority.read_text("ascii"), server_key=self.identity().public.hex()
-            ),
-            today=datetime.now(UTC).date(),
-        )
-        book.write(self.statements_file)
-        self._write_roster(list(self.enrolled()))
+        with self._changing():
+            book = self.statements().with_vouch(
+                signed,
+                enrolled=self.enrolled(),
+                roster=self.roster(),
+                federation=federation_id(
+                    authority=self.authority.read_text("ascii"), server_key=self.identity().public.hex()
+                ),
+                today=datetime.now(UTC).date(),
+            )
+            book.write(self.statements_file)
+            self._write_roster(list(self.enrolled()))
 
     def exchanges_key(self, enrolment: Enrolment) -> bool:
         """Return whether an enrolment file has another identity key than the one enrolled by its name."""
@@ -262,6 +268,10 @@ class ServerHome:
             ConfigError: a signature doesn't verify, Flower can't use the node key, a key was replaced or
                 revoked before, or the name or a key is taken; or an exchange of keys isn't confirmed.
         """
+        with self._changing():
+            return self._enroll(enrolment, new_key=new_key)
+
+    def _enroll(self, enrolment: Enrolment, *, new_key: bool) -> str:
         statement, book = enrolment.statement, self.statements()
         if not verify(
             bytes.fromhex(statement.signing_key),
@@ -314,11 +324,23 @@ class ServerHome:
         Raises:
             ConfigError: no such merchant is enrolled.
         """
-        left = [entry for entry in self.enrolled() if entry.name != name]
-        if len(left) == len(self.enrolled()):
-            raise ConfigError(f"no merchant or witness '{name}' is enrolled here")
-        self.statements().without(name).write(self.statements_file)
-        return self._write_roster(left)
+        with self._changing():
+            left = [entry for entry in self.enrolled() if entry.name != name]
+            if len(left) == len(self.enrolled()):
+                raise ConfigError(f"no merchant or witness '{name}' is enrolled here")
+            self.statements().without(name).write(self.statements_file)
+            return self._write_roster(left)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep other commands from changing the roster: what one of them added would be lost."""
+        try:
+            with locked(self.folder / "roster.lock", seconds=_CHANGE_SECONDS):
+                yield
+        except LockedElsewhereError:
+            raise ConfigError(
+                f"another command changes the roster in {self.folder}: run this one again when it has ended"
+            ) from None
 
     def _retired(self) -> frozenset[str]:
         """Return digests of node keys that were removed from the roster.

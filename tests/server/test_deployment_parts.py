@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Message
 from flwr.supercore.runtime import RuntimeHttpClient
 
+from fedrec._internal.file_locks import take_lock
 from fedrec._internal.files import write_atomically
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ConfigError, ServiceError, TrainingError
@@ -120,6 +122,22 @@ def test_a_node_key_that_flower_could_not_use_is_not_enrolled(home: ServerHome) 
     with pytest.raises(ConfigError, match="enrolled as 'a'"):
         home.enroll(enrolment("b", shared))
     assert [entry.name for entry in home.enrolled()] == ["a"]
+
+
+def test_commands_that_enrol_at_the_same_time_lose_nobody(
+    home: ServerHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"m{number}" for number in range(8)]
+    files = [enrolment(name, public_pem(ec.SECP384R1())) for name in names]
+    with ThreadPoolExecutor(len(files)) as pool:
+        assert len(set(pool.map(home.enroll, files))) == len(files)
+    assert [entry.name for entry in home.enrolled()] == names
+    lock = take_lock(home.folder / "roster.lock")
+    monkeypatch.setattr("fedrec.server.server_home._CHANGE_SECONDS", 0.0)
+    with pytest.raises(ConfigError, match="another command changes the roster"):
+        home.revoke("m0")
+    lock.close()
+    home.revoke("m0")
 
 
 def test_a_merchant_s_new_node_key_takes_the_old_one_s_place(home: ServerHome, tmp_path: Path) -> None:
