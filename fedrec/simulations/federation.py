@@ -56,11 +56,27 @@ def _environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def free_port() -> int:
-    """Return a free port of the loopback address."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+class HeldPort:
+    """A free port of the loopback address, kept from programs that ask the system for any free one.
+
+    A socket that never listens is bound to it. Linux lets a server that sets ``SO_REUSEADDR`` listen on the
+    same port all the same. Elsewhere the port was free as it was picked, and no more.
+
+    Attributes:
+        number: the port.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((LOOPBACK, 0))
+        self.number = int(self._socket.getsockname()[1])
+        if sys.platform != "linux":
+            self.close()
+
+    def close(self) -> None:
+        """Let other programs have the port."""
+        self._socket.close()
 
 
 @dataclass
@@ -70,13 +86,13 @@ class Federation:
     Args:
         folder: where everything lies.
         run: runs a setup command to its end, as :func:`run_command` does.
-        port: where the server listens.
+        held: the port on which the server listens.
         processes: the processes, by name.
     """
 
     folder: Path
     run: Callable[..., str] = run_command
-    port: int = field(default_factory=free_port)
+    held: HeldPort = field(default_factory=HeldPort)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -87,7 +103,7 @@ class Federation:
     @property
     def address(self) -> str:
         """The address at which merchants reach the server."""
-        return f"{LOOPBACK}:{self.port}"
+        return f"{LOOPBACK}:{self.held.number}"
 
     def home(self, name: str) -> Path:
         """Return a merchant's folder."""
@@ -174,6 +190,7 @@ class Federation:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        self.held.close()
 
     def log_path(self, name: str) -> Path:
         """Return the file of a process's output."""

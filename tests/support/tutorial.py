@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fedrec.simulations.federation import free_port
+from fedrec.simulations.federation import HeldPort
 from tests.support.daemons import eventually
 from tests.support.layout import DOCS, ROOT
 from tests.support.screenshots import browser_page, take, terminal
@@ -37,8 +37,8 @@ class Reader:
 
     folder: Path
     printed: dict[str, str] = field(default_factory=dict)
-    ports: dict[str, str] = field(
-        default_factory=lambda: {port: str(free_port()) for port in ("8443", "9464", "8080")}
+    held: dict[str, HeldPort] = field(
+        default_factory=lambda: {port: HeldPort() for port in ("8443", "9464", "8080")}
     )
     _programs: ExitStack = field(default_factory=ExitStack)
 
@@ -47,6 +47,13 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self._programs.close()
+        for held in self.held.values():
+            held.close()
+
+    @property
+    def ports(self) -> dict[str, str]:
+        """The ports here by those of the pages."""
+        return {shown: str(held.number) for shown, held in self.held.items()}
 
     @property
     def shell(self) -> Shell:
@@ -65,8 +72,8 @@ class Reader:
                 self.printed[command] = self.shell.run(self._here(command), typed=typed)
 
     def _here(self, command: str) -> str:
-        for shown, port in self.ports.items():
-            command = command.replace(shown, port)
+        # All at once: a port here may hold the digits of one of the pages.
+        command = re.sub("|".join(self.ports), lambda found: self.ports[found[0]], command)
         if command == "make simulate":
             # `make` would install into .venv; what it runs then is in the Makefile.
             (recipe,) = re.findall(r"^simulate: .*\n\t\$\(BIN\)/(.+)$", (ROOT / "Makefile").read_text(), re.M)
