@@ -25,7 +25,7 @@ from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import JoinRequest, TrainRequest
 from fedrec.protocol.plan import roster_fingerprint
 from fedrec.protocol.refusals import CATALOGUE
-from tests.support.cohort import Cohort, InProcessGrid
+from tests.support.cohort import LATER, Cohort, InProcessGrid, set_clock
 from tests.support.layout import DOCS
 
 CAP = "lifetime_epsilon = 10.0\nlifetime_delta = 1e-5\n"
@@ -323,8 +323,10 @@ def test_a_local_day_begins_at_midnight_also_where_clocks_are_changed_in_it(
         assert _policy(clock="local").day_start(now) == start
 
 
-def test_rounds_a_day_are_counted_by_the_ledger(tmp_path: Path) -> None:
+def test_rounds_a_day_are_counted_by_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cohort = Cohort(tmp_path, policy=_policy(largest_rounds_per_day=2))
+    for name in cohort.merchants:
+        set_clock(cohort, name, LATER, monkeypatch)
     grid = InProcessGrid(cohort.app(), 4)
     coordinator, records = cohort.coordinator(cohort.plan(), grid)
     coordinator.run()
@@ -336,7 +338,7 @@ def test_rounds_a_day_are_counted_by_the_ledger(tmp_path: Path) -> None:
     assert len(cohort.charges("m0")) == 2
     # Another day, another two.
     merchant = cohort.merchants["m0"]
-    merchant.context.now = lambda: datetime.now(UTC) + timedelta(days=1)
+    set_clock(cohort, "m0", LATER + timedelta(days=1), monkeypatch)
     plan = cohort.plan()
     replies = [other.join(JoinRequest(plan=plan))[0] for other in cohort.merchants.values()]
     keys = tuple(reply.sealing_key for reply in replies if reply.sealing_key is not None)

@@ -41,7 +41,7 @@ from fedrec.server.training_file import TrainingFile, add_training, read_trainin
 from fedrec.server.training_run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings, find_training
 from tests.support.callers import Call, admitted
-from tests.support.cohort import Cohort, InProcessGrid
+from tests.support.cohort import LATER, Cohort, InProcessGrid, set_clock
 from tests.support.layout import DOCS
 
 
@@ -350,8 +350,11 @@ def test_consecutive_lost_rounds_stop_a_training(tmp_path: Path) -> None:
     assert [len(cohort.charges(name)) for name in cohort.names] == [3] * 4
 
 
-def test_a_round_lost_to_refusals_says_whose_and_the_next_one_waits(tmp_path: Path) -> None:
+def test_a_round_lost_to_refusals_says_whose_and_the_next_one_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cohort = Cohort(tmp_path)
+    set_clock(cohort, "m2", LATER, monkeypatch)
     coordinator, records = cohort.coordinator(
         cohort.plan(rounds=5, min_contributors=4), InProcessGrid(cohort.app(), 4)
     )

@@ -7,10 +7,13 @@ import secrets
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -31,6 +34,7 @@ from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.clients.witness.witness import Witness
 from fedrec.errors import ConfigError
 from fedrec.flower import NODE_GONE, error_reply, new_message, set_task_identity
+from fedrec.privacy.accounting import ledger_history
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.accounting.ledger_entries import ChargeEntry, charges
@@ -118,6 +122,16 @@ def signed_request(
 def change_means(merchant: Merchant, **changes: Any) -> None:
     """Let a merchant come by its records, models or chance in another way from now on."""
     merchant.context.resources = replace(merchant.context.resources, **changes)
+
+
+LATER = datetime(2100, 3, 4, 12, tzinfo=UTC)
+"""A moment after whatever is in the ledgers of a new cohort, which date no entry before the last one."""
+
+
+def set_clock(cohort: Cohort, name: str, moment: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a moment be now for a merchant, and for every ledger that is written to."""
+    monkeypatch.setattr(ledger_history, "datetime", SimpleNamespace(now=lambda zone: moment))
+    cohort.merchants[name].context.now = lambda: moment
 
 
 @dataclass
