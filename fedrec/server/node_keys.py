@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
@@ -9,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from fedrec.errors import ConfigError
 
 
+@lru_cache(maxsize=4096)
 def flower_key(pem: str) -> bytes:
     """Return a public key in the form that Flower uses; raise ``ConfigError`` unless it is on P-384."""
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import tomli_w
@@ -181,11 +182,15 @@ class ServerHome:
 
     def enrolled(self) -> tuple[Statement, ...]:
         """Return the enrolment statements of all enrolled merchants, sorted by name."""
+        return self._roster().enrolled
+
+    def _roster(self) -> _Roster:
+        path = self.folder / "roster.json"
         try:
-            entries = json.loads((self.folder / "roster.json").read_text("utf-8"))
-            return tuple(Statement.model_validate(entry) for entry in entries)
+            found = path.stat()
+            return _read_roster(path, found.st_mtime_ns, found.st_size, found.st_ino)
         except (OSError, ValueError) as error:
-            raise ServiceError(f"{self.folder / 'roster.json'} can't be used: {error}") from None
+            raise ServiceError(f"{path} can't be used: {error}") from None
 
     def sizes(self, unit: Unit) -> tuple[int, ...]:
         """Return the noised number of units that each enrolled merchant declared.
@@ -207,11 +212,11 @@ class ServerHome:
 
     def roster(self) -> tuple[Peer, ...]:
         """Return the enrolled merchants as entries of a plan's roster."""
-        return tuple(entry.peer for entry in self.enrolled() if entry.role == "merchant")
+        return self._roster().merchants
 
     def witnesses(self) -> tuple[Peer, ...]:
         """Return the enrolled witnesses as entries of a plan."""
-        return tuple(entry.peer for entry in self.enrolled() if entry.role == "witness")
+        return self._roster().witnesses
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the roster and its witnesses, as plans have it."""
@@ -378,6 +383,26 @@ class ServerHome:
             )
             write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
         return self.fingerprint()
+
+
+@dataclass(frozen=True)
+class _Roster:
+    """What ``roster.json`` holds, and the entries of a plan's roster that follow."""
+
+    enrolled: tuple[Statement, ...]
+    merchants: tuple[Peer, ...]
+    witnesses: tuple[Peer, ...]
+
+
+@lru_cache(maxsize=2)
+def _read_roster(path: Path, modified: int, size: int, inode: int) -> _Roster:
+    """Read the roster; once for each version of the file, since a running server asks every second."""
+    enrolled = tuple(Statement.model_validate(entry) for entry in json.loads(path.read_text("utf-8")))
+    return _Roster(
+        enrolled=enrolled,
+        merchants=tuple(entry.peer for entry in enrolled if entry.role == "merchant"),
+        witnesses=tuple(entry.peer for entry in enrolled if entry.role == "witness"),
+    )
 
 
 def _digest(node_key: str) -> str:
