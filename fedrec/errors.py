@@ -97,6 +97,19 @@ class ConnectionLostError(FedrecError):
     exit_code: ClassVar[int] = 12
 
 
+class ServerBusyError(ConnectionLostError):
+    """The server has no room for another connection now, and says when to come again.
+
+    Args:
+        message: for a person.
+        seconds: after how long to connect again.
+    """
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 class NotAdmittedError(FedrecError):
     """The server doesn't know the merchant's key or has revoked it, or the local clock is too far off."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 import traceback
@@ -18,7 +19,13 @@ from fedrec.clients.participant import Participant
 from fedrec.clients.party_home import PartyHome
 from fedrec.clients.refusals import PAUSED, UNUSABLE
 from fedrec.clients.watchdog import Watchdog
-from fedrec.errors import ConfigError, ConnectionLostError, NotAdmittedError, RefusedError
+from fedrec.errors import (
+    ConfigError,
+    ConnectionLostError,
+    NotAdmittedError,
+    RefusedError,
+    ServerBusyError,
+)
 from fedrec.flower import APP_FAILED, error_reply
 from fedrec.flower.fleet import FleetLink
 from fedrec.observability.deduplicated_log import DeduplicatedLog
@@ -26,10 +33,11 @@ from fedrec.protocol.messages import CloseRequest, JoinRequest, TrainRequest, Un
 from fedrec.protocol.shape import shape_of
 
 _log = logging.getLogger(__name__)
+_RANDOM = secrets.SystemRandom()
 
 BUSY_SECONDS = 0.1
 """Shortest time between two requests for a message, where the server doesn't let one wait."""
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 1.0
 """While a request waits: pause between two looks at the rules, and whether to stop."""
 _EXPIRY_SECONDS = 3600.0
 """Pause between two searches for inactive trainings."""
@@ -40,6 +48,8 @@ _LARGEST_BODY = 2**21 + max(
 """Largest size of a request without its blobs, with the signature and Flower's headers."""
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+_SPREAD = 0.5
+"""A pause is longer by up to this part of it, drawn anew, so that merchants don't all come again at once."""
 
 
 class Party(Participant, Protocol):
@@ -92,6 +102,7 @@ class DaemonLoop:
     Attributes:
         paused: why everything new is refused while the party is paused.
         unusable: why, while its policy or its join file can't be used.
+        link_type: makes the connections.
 
     Raises:
         ConfigError: the join file or the node key can't be used.
@@ -99,6 +110,7 @@ class DaemonLoop:
 
     paused: ClassVar[str] = PAUSED
     unusable: ClassVar[str] = UNUSABLE
+    link_type: ClassVar[type[FleetLink]] = FleetLink
 
     def __init__(
         self, home: PartyHome, party: Party, *, observer: ConnectionWatch, step_seconds: float
@@ -115,6 +127,7 @@ class DaemonLoop:
         self._deduplicated = DeduplicatedLog(_log)
         self._app: ClientApp = build_client_app(lambda context: self._party, log=self._deduplicated)
         self._stop = threading.Event()
+        self._link: FleetLink | None = None
         self._next_expiry = 0.0
 
     def _use_policy(self) -> None:
@@ -145,11 +158,14 @@ class DaemonLoop:
     def stop(self) -> None:
         """Ask the daemon to stop; it finishes and sends the current reply first."""
         self._stop.set()
+        link = self._link
+        if link is not None:
+            link.interrupt()
 
     def connection(self) -> FleetLink:
         """Return a new connection to the server that this party joined; enter it as a context manager."""
         key = self._party_home.next_node_key() if self._with_next_key else None
-        return FleetLink(
+        return self.link_type(
             address=self._join.address, ca=self._party_home.authority, key=key or self._party_home.node_key()
         )
 
@@ -167,6 +183,7 @@ class DaemonLoop:
                     with self.connection() as link:
                         self._connected()
                         pause = _FIRST_RETRY
+                        self._link = link
                         self._answer(link)
                 except (ConnectionLostError, NotAdmittedError, ConfigError) as error:
                     self._lost(str(error))
@@ -175,8 +192,14 @@ class DaemonLoop:
                     self._deduplicated.write("connection", f"{error}; retrying until it succeeds")
                     if isinstance(error, NotAdmittedError):
                         self._with_next_key = not self._with_next_key
-                    self._stop.wait(pause)
-                    pause = min(_LONGEST_RETRY, 2 * pause)
+                    seconds = pause
+                    if isinstance(error, ServerBusyError):
+                        seconds = error.seconds
+                    else:
+                        pause = min(_LONGEST_RETRY, 2 * pause)
+                    self._stop.wait(seconds * (1 + _SPREAD * _RANDOM.random()))
+                finally:
+                    self._link = None
         finally:
             self._lost("the daemon has stopped")
             self._end()

@@ -10,11 +10,12 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_BYTES: Final = ((b"content-type", b"application/octet-stream"),)
+BYTES: Final = ((b"content-type", b"application/octet-stream"),)
+"""The type of a body that isn't for a browser."""
 
 
 async def send_answer(
-    send: Send, status: int, body: bytes = b"", *, headers: Iterable[tuple[bytes, bytes]] = _BYTES
+    send: Send, status: int, body: bytes = b"", *, headers: Iterable[tuple[bytes, bytes]] = BYTES
 ) -> None:
     """Send a whole answer.
 

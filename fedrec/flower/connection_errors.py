@@ -8,14 +8,18 @@ import httpx
 from flwr.supercore.error import FlowerError
 
 from fedrec._internal.text import one_line
-from fedrec.errors import ConnectionLostError, NotAdmittedError
+from fedrec.errors import ConnectionLostError, NotAdmittedError, ServerBusyError
 from fedrec.flower.clock import clock_fault, seconds_ahead
 from fedrec.flower.proxies import Proxy
 
 HEARTBEAT_SECONDS = 10.0
-"""Flower's shortest interval. After a hard stop the same key is locked out for two intervals."""
+"""Flower's shortest interval. After a hard stop, the same key is locked out for two intervals where its last
+connection stays open at the server."""
+MOST_RETRY_SECONDS = 300.0
+"""Longest time to come again that a merchant takes from a server."""
 
 _REFUSALS = (401, 403)
+_BUSY = (429, 503)
 _NOT_ADMITTED = 2004
 """Flower's code for an unknown key, and for a key whose node it still considers active."""
 
@@ -69,8 +73,14 @@ def _refused(response: httpx.Response, address: str) -> FedrecConnectionError:
     if _code(response) == _NOT_ADMITTED or response.status_code in _REFUSALS:
         return NotAdmittedError(
             f"the server at {address} doesn't admit this merchant's key: it isn't enrolled "
-            "there, was revoked, or its last connection is still held, for "
-            f"{2 * HEARTBEAT_SECONDS:.0f} s without a sign of life"
+            "there, was revoked, or its last connection is still held, until that is closed or two "
+            f"heartbeats of at least {HEARTBEAT_SECONDS:.0f} s are missed"
+        )
+    again = response.headers.get("retry-after", "")
+    if response.status_code in _BUSY and again.isdecimal() and len(again) < 6:
+        seconds = min(MOST_RETRY_SECONDS, float(again))
+        return ServerBusyError(
+            f"the server at {address} is busy, and asks to come again in {seconds:.0f} s", seconds=seconds
         )
     return ConnectionLostError(f"the server at {address} answered with status {response.status_code}")
 

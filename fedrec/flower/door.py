@@ -11,11 +11,13 @@ import socket
 import struct
 import sys
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+from fedrec.flower.buckets import Buckets
 
 MAX_STRANGERS = 512
 """Most connections that have presented no admitted key."""
@@ -24,38 +26,17 @@ MAX_STRANGERS_PER_ADDRESS = 64
 MAX_CONNECTIONS_PER_KEY = 32
 STRANGER_SECONDS = 10.0
 """Time limit from a connection to the headers of its first request with an admitted key."""
-QUIET_SECONDS = 60.0
+QUIET_SECONDS = 75.0
 """Time limit for an authenticated connection without a request, or with incomplete headers of the next."""
 PER_ADDRESS = (256.0, 50.0)
 """New connections from one address: burst, and rate per second. More are closed unread."""
 PER_KEY = (64.0, 4.0)
 """New connections with one key: burst, and rate per second."""
-_MOST_BUCKETS = 4096
 _TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 _ROUND_TRIP_AT = 68
 """Offset in Linux's ``struct tcp_info`` of the smoothed round trip, in microseconds."""
 
 Client = tuple[str, int]
-
-
-class Buckets:
-    """Token buckets by name, each with a burst and a rate per second; the least recently used are dropped."""
-
-    def __init__(self, limit: tuple[float, float], *, now: Callable[[], float]) -> None:
-        self._burst, self._rate = limit
-        self._now = now
-        self._left: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
-
-    def take(self, name: Hashable) -> bool:
-        """Take one token; False if none is left."""
-        now = self._now()
-        left, at = self._left.pop(name, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._rate)
-        taken = left >= 1.0
-        self._left[name] = (left - taken, now)
-        if len(self._left) > _MOST_BUCKETS:
-            self._left.popitem(last=False)
-        return taken
 
 
 @dataclass
@@ -75,6 +56,7 @@ class Door:
 
     now: Callable[[], float] = time.monotonic
     _open: dict[Client, _Connection] = field(default_factory=dict)
+    _of_key: dict[bytes, list[_Connection]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._addresses = Buckets(PER_ADDRESS, now=self.now)
@@ -114,12 +96,24 @@ class Door:
         if not self._keys.take(key):
             return False
         found.key = key
-        own = [one for one in self._open.values() if one.key == key and self._is_open(one)]
+        own = [one for one in self._of_key.get(key, ()) if self._is_open(one)] + [found]
+        self._of_key[key] = own
         if len(own) > MAX_CONNECTIONS_PER_KEY:
             self._shut(
                 min((one for one in own if one is not found), key=lambda one: (one.busy > 0, one.quiet))
             )
         return True
+
+    def is_alone(self, client: Client) -> bool:
+        """Return whether the key that a connection has presented has no other open connection.
+
+        Args:
+            client: address and port of its peer.
+        """
+        found = self._open.get(client)
+        if found is None or found.key is None:
+            return False
+        return not any(one is not found and self._is_open(one) for one in self._of_key.get(found.key, ()))
 
     def begin(self, client: Client) -> None:
         """Record the start of a merchant's request."""
@@ -156,6 +150,7 @@ class Door:
         for client, one in list(self._open.items()):
             if not self._is_open(one):
                 del self._open[client]
+                self._forget(one)
             elif not one.busy and now - one.quiet > (STRANGER_SECONDS if one.key is None else QUIET_SECONDS):
                 self._shut(one)
 
@@ -168,6 +163,14 @@ class Door:
         elif counted[address] < MAX_STRANGERS_PER_ADDRESS:
             return
         self._shut(min((one for one in strangers if one.address == address), key=lambda one: one.quiet))
+
+    def _forget(self, one: _Connection) -> None:
+        """Remove a closed connection from those of its key."""
+        left = [other for other in self._of_key.get(one.key or b"", ()) if other is not one]
+        if left:
+            self._of_key[one.key or b""] = left
+        else:
+            self._of_key.pop(one.key or b"", None)
 
     @staticmethod
     def _is_open(one: _Connection) -> bool:

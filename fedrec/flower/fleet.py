@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -46,15 +46,12 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 from flwr.supercore.inflatable.inflatable_utils import pull_objects, push_objects
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor, ProtobufRequestContext
-from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from google.protobuf.message import Message as ProtobufMessage
 
 from fedrec.errors import ConnectionLostError, NotAdmittedError
 from fedrec.flower.clock import ServerClock
 from fedrec.flower.connection_errors import HEARTBEAT_SECONDS, FedrecConnectionError, explained
 from fedrec.flower.envelope import set_task_identity
+from fedrec.flower.fleet_client import STEP_SECONDS, FleetClient
 from fedrec.flower.framing import (
     MOST_FRAMED_BYTES,
     MOST_HELD_SECONDS,
@@ -67,14 +64,15 @@ from fedrec.flower.framing import (
 )
 from fedrec.flower.http_client import http_client
 from fedrec.flower.objects import check_tree, inflate_tree
+from fedrec.flower.pace import HELD_PART, MOST_HEARTBEAT_SECONDS, PACE_HEADER
 from fedrec.flower.proxies import proxy_for
 from fedrec.flower.signing import SigningInterceptor
 
 LINGER_SECONDS = 2.0
 """How long a link stays open after its last reply: Flower discards replies of a node that has left."""
 
-_STEP_SECONDS = 30.0
-"""Time limit of each step of a request, as Flower has it."""
+_KEPT_SECONDS = MOST_HEARTBEAT_SECONDS + 10.0
+"""How long an idle connection is kept, so that the next sign of life needs no new one."""
 _OBJECT_BACKOFF_SECONDS = 0.02
 _OBJECT_PATH = "/v1/fleet/pull-object"
 MAX_OBJECT_BYTES, MAX_ANSWER_BYTES = 2**27, 2**20
@@ -84,36 +82,6 @@ MAX_MESSAGE_BYTES = 2**30
 """Most bytes of all objects of a message, for callers that know no lower bound."""
 
 _log = logging.getLogger(__name__)
-
-
-class FleetClient(FleetHttpClient):
-    """Flower's client with our own HTTP client; Flower's takes proxies and passwords from the environment."""
-
-    # The base class would make its own client.
-    def __init__(
-        self, url: str, client: httpx.Client, interceptors: Sequence[ProtobufClientInterceptor]
-    ) -> None:
-        self._base_url, self._client = url, client
-        self._interceptors, self._retry_invoker = tuple(interceptors), None
-
-    def exchange(self, path: str, request: ProtobufMessage, content: bytes) -> bytes:
-        """Send a body that is more than one protobuf message.
-
-        Args:
-            path: where to.
-            request: the message in it, for Flower's interceptors.
-            content: the body.
-
-        Returns:
-            The body of the answer.
-
-        Raises:
-            httpx.HTTPError: there is no answer, or it is a refusal.
-        """
-        headers = {"content-type": PROTOBUF_MEDIA_TYPE, "accept": PROTOBUF_MEDIA_TYPE}
-        asked = self._client.build_request("POST", self._base_url + path, content=content, headers=headers)
-        context = ProtobufRequestContext(rpc_method=path, message=request, request=asked)
-        return self._send(context).raise_for_status().content
 
 
 class FleetLink:
@@ -136,8 +104,8 @@ class FleetLink:
         self._address = address
         self._public = public_key_to_bytes(key.public_key())
         self._proxy = proxy_for(address)
-        client = http_client(ca=ca, proxy=self._proxy, seconds=_STEP_SECONDS)
-        client.event_hooks = {"response": [_check_size]}
+        client = http_client(ca=ca, proxy=self._proxy, seconds=STEP_SECONDS, kept_seconds=_KEPT_SECONDS)
+        client.event_hooks = {"response": [_check_size, self._follow_pace]}
         self._client = FleetClient(
             f"https://{address}",
             client,
@@ -152,6 +120,7 @@ class FleetLink:
         self._asked: SimpleQueue[bytes | Exception] | None = None
         self._waiting: threading.Thread | None = None
         self._heard = 0.0
+        self._interval = HEARTBEAT_SECONDS
         self._stop = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="fedrec-heartbeat", daemon=True)
 
@@ -242,6 +211,12 @@ class FleetLink:
         message.metadata.__dict__["_message_id"] = head.metadata.message_id
         return message
 
+    def interrupt(self) -> None:
+        """End a call of :meth:`receive` that waits, which then returns None; from any thread or signal."""
+        asked = self._asked
+        if asked is not None:
+            asked.put(b"")
+
     def _next(self, wait: float) -> bytes:
         """Return the answer to the request that waits, or to a new one; empty if none came yet."""
         if self._asked is None:
@@ -264,16 +239,28 @@ class FleetLink:
 
     def _ask_into(self, queue: SimpleQueue[bytes | Exception]) -> None:
         try:
-            queue.put(self._ask(MOST_HELD_SECONDS))
+            queue.put(self._ask(min(MOST_HELD_SECONDS, HELD_PART * self._interval)))
         # Whatever a hostile answer makes of it; the thread that waits raises it.
         except Exception as error:
             queue.put(error)
 
     def _ask(self, seconds: float) -> bytes:
-        # For the server this is a sign of life as a heartbeat is.
-        self._heard = time.monotonic()
-        request = PullMessagesRequest(node=self._node)
-        return self._client.exchange(PULL, request, b"%d" % round(1000 * seconds))
+        # For the server this is a sign of life as a heartbeat is, as long as it waits.
+        self._heard = time.monotonic() + seconds
+        try:
+            request = PullMessagesRequest(node=self._node)
+            return self._client.exchange(PULL, request, b"%d" % round(1000 * seconds), waits=seconds)
+        finally:
+            self._heard = time.monotonic()
+
+    def _follow_pace(self, response: httpx.Response) -> None:
+        """Take over the interval between two signs of life that the server tells, within limits."""
+        try:
+            told = float(response.headers.get(PACE_HEADER, ""))
+        except ValueError:
+            return
+        if HEARTBEAT_SECONDS <= told <= MOST_HEARTBEAT_SECONDS:
+            self._interval = told
 
     def send(self, reply: Message, *, seconds: float) -> None:
         """Send the reply to a message.
@@ -319,14 +306,14 @@ class FleetLink:
 
     def _beat(self) -> None:
         """Send heartbeats until stopped; keep a refusal for the next call of ``receive``."""
-        while not self._stop.wait(max(0.0, self._heard + HEARTBEAT_SECONDS - time.monotonic())):
-            if time.monotonic() < self._heard + HEARTBEAT_SECONDS:
+        while not self._stop.wait(max(0.0, self._heard + self._interval - time.monotonic())):
+            if time.monotonic() < self._heard + self._interval:
                 continue
             self._heard = time.monotonic()
             try:
                 with self._explaining():
                     answer = self._client.SendNodeHeartbeat(
-                        SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
+                        SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=self._interval)
                     )
             except (ConnectionLostError, NotAdmittedError) as error:
                 self._lost = error

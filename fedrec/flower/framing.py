@@ -13,7 +13,7 @@ from flwr.supercore.inflatable.inflatable_object import get_object_id
 
 PULL, PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
 """Where a merchant asks for a message, and sends a reply."""
-MOST_HELD_SECONDS: Final = 8.0
+MOST_HELD_SECONDS: Final = 40.0
 """How long a request waits for a message at most. Less than between two heartbeats, which it replaces."""
 MOST_TOGETHER: Final = 2 * 2**20
 """Most bytes of the objects in one body; the others go in requests of their own."""

@@ -21,8 +21,9 @@ from fedrec.flower.admission import Admitted, Caller, caller_of
 from fedrec.flower.asgi import Asgi, Receive, Scope, Send, send_answer
 from fedrec.flower.door import Door
 from fedrec.flower.downloads import MOST_PER_KEY, Downloads, send_download
+from fedrec.flower.entrance import ENTER, LEAVE, Visitor
 from fedrec.flower.framing import MOST_FRAMED_BYTES, PUSH, parts_of
-from fedrec.flower.messages import LEAVE, NODE
+from fedrec.flower.messages import VISITOR
 from fedrec.flower.objects import check_tree
 from fedrec.protocol.bundle_offer import MODELS
 
@@ -129,8 +130,7 @@ class Guard:
         if caller is None:
             await self._refuse(scope, send, 401, f"{path} ({_TURNED_AWAY[401]})")
             return
-        host, port = scope.get("client") or ("unknown", 0)
-        client = (str(host), int(port))
+        client = _client(scope)
         status, length = _length(headers, most=_MOST.get(path, MAX_OTHER_BYTES))
         if not self._door.recognise(client, caller.key) or self._requests[caller.key] >= MAX_REQUESTS_PER_KEY:
             status = 429
@@ -170,7 +170,8 @@ class Guard:
             if path.startswith(MODELS):
                 await self._download(scope, send, path, key=caller.key)
                 return
-            scope = {**scope, NODE: caller.node}
+            alone = path == ENTER and self._door.is_alone(_client(scope))
+            scope = {**scope, VISITOR: Visitor(key=caller.key, node=caller.node, is_alone=alone)}
             await self._app(scope, _replay(parts, receive), self._watched(scope, send, path))
         finally:
             _less(self._held, caller.key, held)
@@ -209,8 +210,7 @@ class Guard:
         await _close(send, status)
 
     def _report(self, scope: Scope, what: str) -> None:
-        client = scope.get("client") or ("unknown", 0)
-        self._on_refusal(str(client[0]), what)
+        self._on_refusal(_client(scope)[0], what)
 
 
 _MOST = {OBJECT: MAX_REQUEST_BYTES, PUSH: MAX_PUSH_BYTES}
@@ -226,6 +226,11 @@ _TOLD = {
     429: "too many requests or connections of one key",
     503: "too many bytes are being read",
 }
+
+
+def _client(scope: Scope) -> tuple[str, int]:
+    host, port = scope.get("client") or ("unknown", 0)
+    return str(host), int(port)
 
 
 def _length(headers: Any, *, most: int) -> tuple[int | None, int]:

@@ -12,7 +12,7 @@ from fedrec.errors import ConfigError
 from fedrec.flower.proxies import Proxy
 
 
-def http_client(*, ca: Path, proxy: Proxy | None, seconds: float) -> httpx.Client:
+def http_client(*, ca: Path, proxy: Proxy | None, seconds: float, kept_seconds: float = 5.0) -> httpx.Client:
     """Make a client that trusts one authority, and takes nothing from the environment.
 
     It follows no redirect: a merchant connects to the server that it joined, never to another one.
@@ -21,6 +21,7 @@ def http_client(*, ca: Path, proxy: Proxy | None, seconds: float) -> httpx.Clien
         ca: PEM file of the authority that must have issued the server's certificate.
         proxy: the proxy to go through; None to reach the server directly.
         seconds: time limit of each step of a request.
+        kept_seconds: how long an idle connection is kept for the next request.
 
     Returns:
         The client, to be closed.
@@ -37,7 +38,12 @@ def http_client(*, ca: Path, proxy: Proxy | None, seconds: float) -> httpx.Clien
     url = None if proxy is None else proxy.url
     try:
         return httpx.Client(
-            verify=trusted, timeout=seconds, follow_redirects=False, trust_env=False, proxy=url
+            verify=trusted,
+            timeout=seconds,
+            limits=httpx.Limits(max_connections=100, keepalive_expiry=kept_seconds),
+            follow_redirects=False,
+            trust_env=False,
+            proxy=url,
         )
     except (httpx.InvalidURL, ValueError, ImportError):
         raise ConfigError(f"{proxy} can't be used: correct it") from None

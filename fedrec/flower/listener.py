@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import uvicorn
 
 from fedrec.errors import ServiceError
 from fedrec.flower.asgi import Asgi
-from fedrec.flower.door import Door, listen
+from fedrec.flower.door import QUIET_SECONDS, Door, listen
 from fedrec.protocol.tls import Certificates
 
 _START_SECONDS = 30.0
@@ -18,14 +19,20 @@ _TICKS = 10
 
 
 class _Server(uvicorn.Server):
-    """Sweep a :class:`Door` every second."""
+    """Sweep a :class:`Door` every second, and tell how late the event loop is."""
 
-    def __init__(self, config: uvicorn.Config, door: Door | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, door: Door | None, on_lateness: Callable[[float], None]
+    ) -> None:
         super().__init__(config)
-        self._door = door
+        self._door, self._on_lateness = door, on_lateness
+        self._due = float("inf")
 
     async def on_tick(self, counter: int) -> bool:
         """Run uvicorn's tick, every tenth of a second."""
+        now = time.monotonic()
+        self._on_lateness(max(0.0, now - self._due))
+        self._due = now + 1.0 / _TICKS
         if self._door is not None and counter % _TICKS == 0:
             self._door.sweep()
         return await super().on_tick(counter)
@@ -41,6 +48,7 @@ class Listener:
         certificates: the server's certificate and key.
         lifespan: whether to run the app's start-up and shut-down.
         door: counts the connections, if unauthenticated clients can open them.
+        on_lateness: called ten times a second with how many seconds the event loop is late.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class Listener:
         certificates: Certificates,
         lifespan: bool,
         door: Door | None = None,
+        on_lateness: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._host, self._asked, self._door = host, port, door
         self._server = _Server(
@@ -67,9 +76,12 @@ class Listener:
                 # uvicorn's own configuration would remove the process's log handlers.
                 log_config=None,
                 access_log=False,
+                # A merchant keeps one connection between its signs of life.
+                timeout_keep_alive=round(QUIET_SECONDS),
                 lifespan="on" if lifespan else "off",
             ),
             door,
+            on_lateness,
         )
         self._thread: threading.Thread | None = None
 

@@ -48,6 +48,11 @@ class Mailboxes:
                 self._unread.pop(node, None)
             return message_id
 
+    def has_any(self, node: int) -> bool:
+        """Return whether there is a message for a node."""
+        with self._mutex:
+            return node in self._unread
+
     async def hold(self, node: int, seconds: float) -> None:
         """Return once there is a message for a node, the node leaves or asks again, or the time is over.
 

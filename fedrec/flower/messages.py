@@ -21,14 +21,14 @@ from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.superlink.servicer.fleet import fleet_handlers
 from google.protobuf.message import DecodeError
 
-from fedrec.flower.asgi import Asgi, Receive, Scope, Send, send_answer
-from fedrec.flower.connection_errors import HEARTBEAT_SECONDS
+from fedrec.flower.asgi import BYTES, Asgi, Receive, Scope, Send, send_answer
+from fedrec.flower.entrance import BEAT, ENTER, LEAVE, Entrance, Visitor
 from fedrec.flower.framing import MOST_HELD_SECONDS, PULL, PUSH, framed, small_ones, unframed
 from fedrec.flower.mailboxes import Mailboxes
+from fedrec.flower.pace import HELD_PART
 
-ENTER, LEAVE = "/v1/fleet/activate-node", "/v1/fleet/deactivate-node"
-NODE: Final = "fedrec.node"
-"""Where a request's scope holds the node number of the caller, whose key was checked."""
+VISITOR: Final = "fedrec.visitor"
+"""Where a request's scope holds the caller, whose key was checked."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,41 +44,46 @@ class Messages:
         app: Flower's app.
         state: Flower's state.
         mailboxes: knows for whom there are messages.
+        entrance: answers merchants that connect, disconnect or give a sign of life.
     """
 
-    def __init__(self, app: Asgi, state: InMemoryLinkState, mailboxes: Mailboxes) -> None:
+    def __init__(self, app: Asgi, state: InMemoryLinkState, mailboxes: Mailboxes, entrance: Entrance) -> None:
         self._app, self._state, self._mailboxes = app, state, mailboxes
+        self._entrance = entrance
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that a guard let through, or pass it on."""
-        path, node = scope.get("path"), scope.get(NODE)
-        if scope["type"] != "http" or not isinstance(node, int):
+        path, visitor = scope.get("path"), scope.get(VISITOR)
+        if scope["type"] != "http" or not isinstance(visitor, Visitor):
             await self._app(scope, receive, send)
         elif path == PULL:
-            await self._pull(node, receive, send)
+            await self._pull(visitor.node, receive, send)
         elif path == PUSH:
             await send_answer(send, *await asyncio.to_thread(self._push, await _body(receive)))
+        elif path in (ENTER, LEAVE, BEAT):
+            answer = self._entrance.answer(path, await _body(receive), visitor)
+            await send_answer(send, answer.status, answer.body, headers=answer.headers)
         else:
-            if path == ENTER:
-                self._mailboxes.enter(node)
             await self._app(scope, receive, send)
-            if path == LEAVE:
-                self._mailboxes.leave(node)
 
     async def _pull(self, node: int, receive: Receive, send: Send) -> None:
         body = await _body(receive)
         if not body.isdigit() or len(body) > 5:
             await send_answer(send, 400)
             return
-        if not self._mailboxes.has_left(node):
-            self._state.acknowledge_node_heartbeat(node, HEARTBEAT_SECONDS)
-        waiting = asyncio.ensure_future(self._mailboxes.hold(node, min(MOST_HELD_SECONDS, int(body) / 1000)))
+        if self._mailboxes.has_left(node):
+            # It is taken for disconnected, and has to connect before it gets anything.
+            await send_answer(send, 410)
+            return
+        most = min(MOST_HELD_SECONDS, HELD_PART * self._entrance.sign_of_life(node))
+        waiting = asyncio.ensure_future(self._mailboxes.hold(node, min(most, int(body) / 1000)))
         gone = asyncio.ensure_future(receive())
         try:
             await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
             # A message that is taken for a connection that is gone would be lost.
             if not gone.done():
-                await send_answer(send, 200, await asyncio.to_thread(self._next, node))
+                found = await asyncio.to_thread(self._next, node) if self._mailboxes.has_any(node) else b""
+                await send_answer(send, 200, found, headers=(*BYTES, *self._entrance.tell(node)))
         finally:
             waiting.cancel()
             gone.cancel()

@@ -19,17 +19,16 @@ import httpx
 from flwr.app import Context
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import get_fused_config_from_fab
+from flwr.common.constant import HEARTBEAT_PATIENCE, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.common.serde import context_from_proto, context_to_proto, fab_to_proto, run_from_proto
-from flwr.proto.control_pb2 import (
-    RegisterNodeRequest,
-    StartRunRequest,
-    UnregisterNodeRequest,
-)
+from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.serverapp import Grid
+from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
 from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
@@ -40,20 +39,25 @@ from flwr.supercore.runtime.tracing import RuntimeTracingInterceptor
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
+from flwr.superlink.servicer.control import control_handlers
 
 from fedrec.errors import ServiceError
 from fedrec.flower.door import Door
 from fedrec.flower.downloads import Downloads
+from fedrec.flower.entrance import Entrance
 from fedrec.flower.envelope import set_task_identity
 from fedrec.flower.grid import PrivateGrid
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret, Sighting
 from fedrec.flower.listener import Listener
 from fedrec.flower.mailboxes import Mailboxes
 from fedrec.flower.messages import Messages
+from fedrec.flower.pace import Pace
 from fedrec.flower.runtime import InProcessRuntime
 from fedrec.protocol.tls import Certificates
 
 LOOPBACK = "127.0.0.1"
+_OPERATOR = AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
+"""Flower's only account, where nobody has to log in."""
 _START_SECONDS = 30.0
 _FAB = """\
 [project]
@@ -147,7 +151,9 @@ class SuperLinkHost:
         if not isinstance(state, InMemoryLinkState):
             raise ServiceError("Flower's state isn't in memory")
         self._state, self._mailboxes = state, Mailboxes()
-        self._messages = Messages(app, state, self._mailboxes)
+        self._pace = Pace()
+        entrance = Entrance(state, self._mailboxes, self._pace)
+        self._messages = Messages(app, state, self._mailboxes, entrance)
         self._secret = secrets.token_hex(32)
         self._private = Listener(
             OnlyWithSecret(app, secret=self._secret),
@@ -172,6 +178,7 @@ class SuperLinkHost:
             certificates=certificates,
             lifespan=False,
             door=door,
+            on_lateness=self._pace.note_lateness,
         )
         self._authority = authority
 
@@ -190,6 +197,10 @@ class SuperLinkHost:
     def port(self) -> int:
         """The public port in use, also if 0 was requested."""
         return self._public.port
+
+    def silence_seconds(self) -> float:
+        """Return for how long a merchant that is connected may be silent at most."""
+        return HEARTBEAT_PATIENCE * self._pace.slowest()
 
     @property
     def _address(self) -> str:
@@ -215,20 +226,23 @@ class SuperLinkHost:
 
     def admit(self, public_key: bytes) -> int:
         """Admit a merchant's P-384 key (PEM as Flower writes it) and return its node number."""
-        with self._control() as control:
-            try:
-                node = int(control.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
-            except httpx.HTTPStatusError as error:
-                raise ServiceError(f"Flower refuses the key of a merchant: {error.response.text}") from None
+        try:
+            request = RegisterNodeRequest(public_key=public_key)
+            node = int(control_handlers.register_node(request, _OPERATOR, self._state).node_id)
+        except FlowerError as error:
+            raise ServiceError(f"Flower refuses the key of a merchant: {error}") from None
         self._admitted[public_key] = node
         return node
 
     def revoke(self, node_id: int) -> None:
         """Revoke the key of a node."""
+        self._pace.forget(node_id)
         for key in [key for key, node in self._admitted.items() if node == node_id]:
             del self._admitted[key]
-        with self._control() as control:
-            control.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+        try:
+            control_handlers.unregister_node(UnregisterNodeRequest(node_id=node_id), _OPERATOR, self._state)
+        except FlowerError as error:
+            raise ServiceError(f"Flower can't revoke the key of a merchant: {error}") from None
 
     @contextmanager
     def open_run(self) -> Iterator[tuple[Grid, Context]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fedrec.flower.connection_errors import HEARTBEAT_SECONDS
 
 AWAY_SECONDS = 2 * HEARTBEAT_SECONDS
-"""Seconds of silence after which a merchant counts as gone, as Flower itself decides."""
+"""Seconds of silence after which a merchant counts as gone, at least: as Flower itself decides."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,17 @@ class Presence:
     Args:
         now: a clock that never goes back, in seconds.
         wall: the time in seconds since 1970, to show moments of ``now`` by.
+        away_seconds: seconds of silence after which a merchant counts as gone.
     """
 
     def __init__(
-        self, *, now: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+        self,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        away_seconds: Callable[[], float] = lambda: AWAY_SECONDS,
     ) -> None:
-        self._now, self._wall = now, wall
+        self._now, self._wall, self._away_seconds = now, wall, away_seconds
         self._mutex = threading.Lock()
         self._kept: dict[str, _Kept] = {}
 
@@ -83,10 +88,10 @@ class Presence:
 
     def changes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return who has come and who has gone since the last call, sorted by name."""
-        now = self._now()
+        now, away = self._now(), self._away_seconds()
         with self._mutex:
             for kept in self._kept.values():
-                if kept.connected and now - kept.last > AWAY_SECONDS:
+                if kept.connected and now - kept.last > away:
                     kept.connected, kept.since = False, self._wall()
             changed = [
                 (name, kept) for name, kept in sorted(self._kept.items()) if kept.told != kept.connected
@@ -103,7 +108,7 @@ class Presence:
             kept = self._kept.get(name)
             if kept is None:
                 return None
-            here = kept.connected and self._now() - kept.last <= AWAY_SECONDS
+            here = kept.connected and self._now() - kept.last <= self._away_seconds()
             return Seen(
                 connected=here,
                 since=kept.since,

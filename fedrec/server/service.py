@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
 _GATHER_SECONDS = 120.0
+_GATHER_LOOK_SECONDS = 0.5
 _RETRIES = 5
 _RETRY_SECONDS = 5.0
 _LONG_SECONDS = 600.0
@@ -79,7 +80,7 @@ class Service:
         self._names: dict[bytes, str] = {}
         self._enrolled: frozenset[str] = frozenset()
         self._deduplicated = DeduplicatedLog(_log)
-        self._presence = Presence()
+        self._presence = Presence(away_seconds=lambda: self._host.silence_seconds())
         self.observer = ServerObserver(home, self._presence)
         _, host, port = home.settings()
         self._scratch = tempfile.TemporaryDirectory(prefix="fedrec-server-")
@@ -112,9 +113,10 @@ class Service:
         give_memory_back()
         delete_cancelled(all_trainings(self._home.trainings))
         try:
+            # Before the port is open: nobody on the roster is turned away.
+            self._admit()
             self._host.start()
             _log.info("listening on port %d", self._host.port)
-            self._admit()
             _log.info("on the roster: %s", listed(sorted(self._enrolled)) or "nobody")
             watch = threading.Thread(target=self._watch_roster, name="fedrec-roster", daemon=True)
             watch.start()
@@ -299,7 +301,7 @@ class Service:
                 )
                 _log.info("training %s %s", training.number, reason)
                 training.set_status(status, reason)
-            if self._stop.wait(0.2) or training.is_cancelled():
+            if self._stop.wait(_GATHER_LOOK_SECONDS) or training.is_cancelled():
                 # Remove the reason to wait; a cancelled training keeps its own status.
                 training.set_status(status)
                 return

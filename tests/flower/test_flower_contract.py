@@ -35,7 +35,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedrec.flower import error_reply, message_from_bytes, message_to_bytes, new_message
 from fedrec.flower.clock import ServerClock
-from fedrec.flower.fleet import FleetClient
+from fedrec.flower.fleet_client import FleetClient
 from fedrec.flower.signing import SigningInterceptor
 from tests.support.layout import PACKAGE
 

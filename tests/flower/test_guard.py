@@ -19,7 +19,8 @@ from flwr.supercore.date import now
 
 from fedrec.flower import door as doors
 from fedrec.flower import guard
-from fedrec.flower.door import Buckets, Door
+from fedrec.flower.buckets import Buckets
+from fedrec.flower.door import Door
 from fedrec.flower.framing import PULL, PUSH, framed, unframed
 from fedrec.flower.guard import MAX_OTHER_BYTES, MAX_PUSH_BYTES, MAX_REQUEST_BYTES, OBJECT, Guard
 from fedrec.flower.listener import Listener

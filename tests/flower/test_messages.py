@@ -13,9 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 
 from fedrec.flower import set_task_identity
+from fedrec.flower.connection_errors import HEARTBEAT_SECONDS
+from fedrec.flower.entrance import Visitor
 from fedrec.flower.fleet import FleetLink
 from fedrec.flower.framing import MOST_HELD_SECONDS, MOST_TOGETHER, PULL
-from fedrec.flower.messages import NODE
+from fedrec.flower.messages import VISITOR
 from fedrec.protocol.messages import CloseRequest, TrainReply
 from fedrec.protocol.tls import Certificates
 from fedrec.protocol.transport import pack, unpack
@@ -117,7 +119,7 @@ def test_a_message_is_not_lost_to_a_connection_that_is_gone(
         answered.append(event)
 
     send(server, link.node_id)
-    scope = {"type": "http", "path": PULL, NODE: link.node_id}
+    scope = {"type": "http", "path": PULL, VISITOR: Visitor(key=b"", node=link.node_id, is_alone=False)}
     asyncio.run(server.host._messages(scope, receive, answer))
     assert answered == []
     assert link.receive() is not None
@@ -133,5 +135,5 @@ def test_who_leaves_is_answered_at_once_and_may_come_again_at_once(
             assert link.receive(wait=0.2) is None
         waiting = link._waiting
         assert waiting is not None
-        waiting.join(MOST_HELD_SECONDS / 2)
+        waiting.join(HEARTBEAT_SECONDS / 2)
         assert not waiting.is_alive()

@@ -13,7 +13,7 @@ from flwr.proto import fleet_pb2
 
 from fedrec.flower import admission, clock
 from fedrec.flower.clock import MOST_CORRECTED, ServerClock
-from fedrec.flower.fleet import FleetClient
+from fedrec.flower.fleet_client import FleetClient
 from fedrec.flower.signing import SigningInterceptor
 from tests.support.daemons import public_pem
 

@@ -22,8 +22,8 @@ from fedrec.cli.app import app
 from fedrec.cli.server_status import status_lines
 from fedrec.flower import NODE_GONE, error_reply
 from fedrec.flower.door import Door
+from fedrec.flower.entrance import LEAVE
 from fedrec.flower.guard import Guard, Sighting
-from fedrec.flower.messages import LEAVE
 from fedrec.protocol.bundle_offer import MODELS
 from fedrec.protocol.messages import CloseRequest, JoinReply
 from fedrec.protocol.transport import pack
