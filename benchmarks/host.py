@@ -11,20 +11,35 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Self
 
 os.environ["FLWR_HOME"] = tempfile.mkdtemp(prefix="fedrec-host-")
 
 import torch
 from flwr.app import Message
 
+from fedrec._internal.shared_results import SHARED
 from fedrec.clients.daemon import Daemon, DaemonOptions
 from fedrec.clients.merchant_home import MerchantHome
+from fedrec.flower.fleet import FleetLink
 
 _ONE_AT_A_TIME = threading.Lock()
+_CONNECTING = threading.BoundedSemaphore(4)
+_SHARED_BYTES = 2**28
+
+
+class Link(FleetLink):
+    """A connection that is made while few others are: a server lets in only so many of one address."""
+
+    def __enter__(self) -> Self:
+        with _CONNECTING:
+            return super().__enter__()
 
 
 class Guest(Daemon):
     """A daemon that computes while no other of this process does; they share torch's state."""
+
+    link_type = Link
 
     def _begin(self) -> None:
         with _ONE_AT_A_TIME:
@@ -46,6 +61,7 @@ def run(folder: Path, options: DaemonOptions, guests: list[Guest]) -> None:
 def main() -> None:
     """Run them all, a thread each."""
     torch.set_num_threads(1)
+    SHARED.share(_SHARED_BYTES)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     options = DaemonOptions(device=torch.device("cpu"))
