@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-# Letters of other scripts that are drawn like a Latin one. Names all of one script stay apart: only a name
-# that equals another one after this step looks like it.
+# Letters that are drawn like a Latin one, or like another one of their own script. Names all of one script
+# stay apart: only a name that equals another one after this step looks like it. Small letters alone: what is
+# drawn alike in capitals, too, must have one form, or names of another case would stay apart.
 _DRAWN_ALIKE: Final = str.maketrans(
-    "АВЕЅІЈКМНОРСТУХаеѕіјорсухѵԁԛԝ" "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧανορυχ" "ı",
-    "ABESIJKMHOPCTYXaesijopcyxvdqw" "ABEZHIKMNOPTYXavopux" "i",
+    # Cyrillic; Greek; Armenian; Latin letters of phonetic alphabets.
+    "авеѕіјкмнорстухһӏѵԁԛԝ" "αβεζηικμνορτυχωϲϳ" "հոսց" "ıɡɑɩʟᴄᴏᴠᴡᴢꜱƅꞁ"
+    # Japanese signs like Chinese ones, and hiragana like katakana; Arabic letters of another keyboard.
+    "エロカニタトハへべぺー" "کیىە",
+    "abesijkmhopctyxhlvdqw" "abezhikmvoptuxwcj" "hnug" "igailcovwzsbl"
+    "工口力二夕卜八ヘベペ一" "كييه",
 )  # fmt: skip
+_DRAWN_ALIKE_MIXED: Final = str.maketrans("ΝΥςЬьбпги", "NYcbb6nru")
+"""What counts, too, in a word that mixes Latin letters with ones of these scripts."""
+_MIXED: Final = re.compile(
+    # Latin; Greek, Cyrillic, Armenian, Cherokee and Lisu, which have letters that are drawn like Latin ones.
+    r"(?=[^\W\d_]*[A-Za-zÀ-ɏ])(?=[^\W\d_]*[\u0370-\u03ff\u0400-\u058f\u13a0-\u13ff\uab70-\uabbf\ua4d0-\ua4ff])"
+    r"[^\W\d_]+"
+)
+_LIGATURES: Final = str.maketrans({"œ": "oe", "æ": "ae", "\u0307": "", "\u0640": ""})
+"""Two letters in one sign; the dot that a Turkish capital leaves; what lengthens an Arabic word."""
 _DRAWN_AS_NOTHING: Final = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00013441\U00013442\U00016fe4"
 )
@@ -23,9 +38,9 @@ _QUOTES: Final = str.maketrans("‘’‛`´ʼ“”„‟", "''''''\"\"\"\"")
 def skeleton(name: str) -> str:
     """Return the form that names which look alike have in common.
 
-    Case, kinds and numbers of spaces, invisible characters, full-width and other compatibility forms, kinds
-    of dashes and quotes, and letters of other scripts that are drawn like Latin ones make no difference.
-    Accents do.
+    Case, kinds and numbers of spaces, scripts of digits, invisible characters, full-width and other
+    compatibility forms, ligatures, kinds of dashes and quotes, and letters of other scripts that are drawn
+    alike make no difference. Accents do.
 
     Args:
         name: any text.
@@ -41,8 +56,9 @@ def _kept_skeleton(name: str) -> str:
 
 
 def _skeleton(name: str) -> str:
-    plain = unicodedata.normalize("NFKC", name).translate(_DRAWN_ALIKE).translate(_QUOTES).casefold()
-    plain = unicodedata.normalize("NFKC", plain).translate(_DRAWN_ALIKE)
+    plain = unicodedata.normalize("NFKC", name).translate(_QUOTES)
+    plain = _MIXED.sub(lambda word: word[0].translate(_DRAWN_ALIKE_MIXED), plain)
+    plain = unicodedata.normalize("NFKC", plain.casefold()).translate(_LIGATURES).translate(_DRAWN_ALIKE)
     kept = []
     for sign in plain:
         category = unicodedata.category(sign)
@@ -50,9 +66,20 @@ def _skeleton(name: str) -> str:
             kept.append("-")
         elif sign.isspace():
             kept.append(" ")
+        elif category == "Nd":
+            kept.append(str(unicodedata.decimal(sign)))
         elif category[0] not in "ZC" and not invisible(sign):
             kept.append(sign)
     return " ".join("".join(kept).split()).rstrip(". ")
+
+
+def mixed_words(name: str) -> list[str]:
+    """Return the words of a name that mix Latin letters with ones of an alphabet that has letters like them.
+
+    Args:
+        name: any text.
+    """
+    return _MIXED.findall(name)
 
 
 def invisible(sign: str) -> bool:

@@ -7,14 +7,17 @@ name decides about no photo.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from fedrec._internal.csv_lines import CsvLines, open_csv
+from fedrec._internal.look_alikes import mixed_words
 from fedrec._internal.text import counted, listed
 from fedrec.errors import DataError
 from fedrec.vision.folders import Layout
+from fedrec.vision.listing.folder_names import quoted
 from fedrec.vision.listing.folder_tree import looks_like_photo
 from fedrec.vision.listing.split_names import Split, split_of, split_word, words_of
 from fedrec.vision.listing.table_columns import read_header
@@ -40,6 +43,8 @@ _SELDOM_A_CLASS: Final = re.compile(
     r"(fold|part|batch|chunk|shard)[ _-]?\d+|annotations?|segmentations?|ground[ _-]?truth|"
     r"bounding[ _-]?boxes"
 )
+_WINDOWS_DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³])(\..*)?", re.IGNORECASE)
+_WINDOWS_SIGNS: Final = frozenset('<>:"|?*\\')
 _LISTS: Final = re.compile(
     r"\.(txt|csv|tsv|tab|json|jsonl|ndjson|lst|list|xml|ya?ml|xlsx?|ods|parquet)", re.IGNORECASE
 )
@@ -161,6 +166,56 @@ def in_folders_of_other_splits(
     return [
         f"{what} named like another split ({examples}), and {'is' if len(doubtful) == 1 else 'are'} read as "
         "train, as the table says; a column split would say otherwise"
+    ]
+
+
+def mixed_alphabets(names: Iterable[str]) -> list[str]:
+    """Say which names have words of two alphabets, whose letters people take for each other.
+
+    Args:
+        names: names of classes, products and merchants.
+
+    Returns:
+        One line; none without such names.
+    """
+    mixed = sorted(name for name in set(names) if mixed_words(name))
+    if not mixed:
+        return []
+    shown = [f"{quoted(name)} ({listed(_foreign(name), most=3)})" for name in mixed]
+    return [
+        "names mix Latin letters with ones of another alphabet within a word, and are used as they are: "
+        f"{listed(shown, most=5)}"
+    ]
+
+
+def _foreign(name: str) -> list[str]:
+    """Return the names of the letters in mixed words that are not Latin."""
+    signs = dict.fromkeys("".join(mixed_words(name)))
+    found = [unicodedata.name(sign, "an unnamed sign") for sign in signs]
+    return [text.replace(" LETTER", "").lower() for text in found if not text.startswith("LATIN ")]
+
+
+def not_on_windows(names: Iterable[str]) -> list[str]:
+    """Say which names no folder on Windows can have.
+
+    Args:
+        names: names of folders.
+
+    Returns:
+        One line; none without such names.
+    """
+    found = sorted(
+        name
+        for name in set(names)
+        if name.endswith(".")
+        or _WINDOWS_DEVICE.fullmatch(name)
+        or any(sign in _WINDOWS_SIGNS for sign in name)
+    )
+    if not found:
+        return []
+    return [
+        "names that no folder on Windows can have, so that another shop's folder may lack them, and that are "
+        f"used as they are: {listed([quoted(name) for name in found], most=5)}"
     ]
 
 

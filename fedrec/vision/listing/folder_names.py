@@ -133,11 +133,11 @@ def _unseen(names: Iterable[str]) -> list[str]:
         return []
     return [
         "names hold spaces at an end or signs that can't be seen, and are used as they are: "
-        f"{listed([_quoted(name) for name in hidden], most=5)}"
+        f"{listed([quoted(name) for name in hidden], most=5)}"
     ]
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     r"""Quote a name with a number in place of each sign that can't be seen, as in 'hat\u200b'."""
     text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
     return f"'{text}'"

@@ -46,6 +46,37 @@ def _cost(sign: str, frequent: frozenset[str], *, share: float, of_all: int) -> 
     return math.log((1 - share) / (of_all - len(frequent)))
 
 
+def chinese_likelihood(raws: Iterable[bytes]) -> float:
+    """Return the logarithm of how likely texts are, were they Chinese in GBK; minus infinity if none can be.
+
+    Args:
+        raws: the texts.
+    """
+    return _likelihood(raws, "gbk", _HAN, share=0.75, of_all=_CHARACTERS)
+
+
+def korean_likelihood(raws: Iterable[bytes]) -> float:
+    """Return the logarithm of how likely texts are, were they Korean in EUC-KR; minus infinity as above.
+
+    Args:
+        raws: the texts.
+    """
+    return _likelihood(raws, "euc_kr", _HANGUL, share=0.9, of_all=_SYLLABLES)
+
+
+def _likelihood(
+    raws: Iterable[bytes], encoding: str, frequent: frozenset[str], *, share: float, of_all: int
+) -> float:
+    total = 0.0
+    for raw in raws:
+        try:
+            text = raw.decode(encoding)
+        except UnicodeDecodeError:
+            return -math.inf
+        total += sum(_cost(sign, frequent, share=share, of_all=of_all) for sign in text if sign > "\x7f")
+    return total
+
+
 def is_korean(raws: Iterable[bytes]) -> bool:
     """Return whether texts are more likely Korean in EUC-KR than Chinese in GBK.
 

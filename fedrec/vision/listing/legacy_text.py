@@ -14,6 +14,7 @@ from typing import Final
 
 from fedrec.errors import ConfigError
 from fedrec.vision.listing.korean_or_chinese import is_korean
+from fedrec.vision.listing.russian_or_others import is_chinese, is_koi8
 
 SHOWN_AS: Final = {
     "gbk": "GBK (simplified Chinese)",
@@ -120,6 +121,10 @@ def _ranking(raws: list[bytes]) -> list[str]:
     totals = {name: sum(max(_score(raw, name), -6.0) for raw in raws) for name in _SCORES}
     # Its small letters are the bytes of frequent Chinese characters, and hardly anybody uses it.
     totals["koi8_r"] -= _RARE
+    if raws and all(_score(raw, "koi8_r") > 0 for raw in raws) and is_koi8(raws):
+        totals["koi8_r"] = max(totals.values()) + 1
+    elif raws and max(totals, key=lambda name: totals[name]) == "cp1251" and is_chinese(raws):
+        totals["gbk"] = totals["cp1251"] + 1
     if totals["euc_kr"] >= totals["gbk"] - 1e-9 and is_korean(raws):
         totals["euc_kr"] += 1
     return sorted(totals, key=lambda name: -totals[name])

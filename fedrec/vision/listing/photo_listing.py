@@ -12,7 +12,9 @@ from fedrec.vision.folders import Layout
 from fedrec.vision.listing.arrangement import NOT_UNDERSTOOD, Arrangement, arrange, set_arrangement
 from fedrec.vision.listing.doubtful_names import (
     doubtful_classes,
+    mixed_alphabets,
     named_like_other_splits,
+    not_on_windows,
     told_merchants,
     unread_lists,
 )
@@ -213,6 +215,13 @@ def _merchants(listing: PhotoListing) -> tuple[str, ...]:
 
 def _doubts(listing: PhotoListing) -> list[str]:
     notes = doubtful_classes(picture.label for picture in listing.pictures)
+    names = {
+        name
+        for picture in listing.pictures
+        for name in (picture.label, picture.product, picture.merchant)
+        if name is not None
+    }
+    notes += mixed_alphabets(names) + not_on_windows(names)
     for split, owned in listing.splits.items():
         photos = [picture.path for picture in owned.pictures]
         notes += named_like_other_splits(

@@ -15,7 +15,11 @@ from fedrec._internal.csv_lines import CsvLines, csv_reason, open_csv
 from fedrec._internal.text import listed, one_line
 from fedrec.errors import DataError
 from fedrec.vision.folders import Layout
-from fedrec.vision.listing.doubtful_names import in_folders_of_other_splits, named_like_other_splits
+from fedrec.vision.listing.doubtful_names import (
+    in_folders_of_other_splits,
+    mixed_alphabets,
+    named_like_other_splits,
+)
 from fedrec.vision.listing.file_contents import unread
 from fedrec.vision.listing.folder_names import FolderNames, decoded, folder_names
 from fedrec.vision.listing.folder_tree import NOT_REGULAR, LeftOut
@@ -96,6 +100,7 @@ def list_table(
         return names.shown(path, table.parent)
 
     doubts = in_folders_of_other_splits(trained, root=table.parent, shown=shown)
+    doubts += mixed_alphabets({picture.label for picture in splits["train"].pictures})
     doubts += named_like_other_splits(trained, "train", shown=shown)
     return PhotoListing(
         root=table.parent,

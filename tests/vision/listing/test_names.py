@@ -213,6 +213,78 @@ def test_names_that_look_alike_are_told(other: str) -> None:
         assert shown(other) != f"'{other}'" or other.strip(" ") != other
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [
+        *(
+            "һat hat",
+            "ѕһоe shoe",
+            "тie tie",
+            "кids kids",
+            "ωool wool",
+            "пet net",
+            "Ьag bag",
+            "ɡold gold",
+            "հat hat",
+        ),
+        *(
+            "НОСКИ носки",
+            "ТОРТ торт",
+            "ΝΥΦΗ νυφη",
+            "ΜΆΣ μάς",
+            "İstanbul istanbul",
+            "IŞIK ışık",
+            "STRAẞE strasse",
+        ),
+        *(
+            "œuf oeuf",
+            "ﬁsh fish",
+            "力ード カード",
+            "エ場 工場",
+            "ーツ 一ツ",
+            "کتاب كتاب",
+            "٣ ۳",
+            "كـتاب كتاب",
+            "❤\ufe0f ❤",
+        ),
+    ],
+)
+def test_letters_that_are_drawn_alike_and_other_cases_are_told(pair: str) -> None:
+    one, other = pair.split(" ")
+    assert len(look_alikes([one, other, "mug"])) == 1
+
+
+def test_words_of_two_alphabets_and_names_that_windows_lacks_are_told(tmp_path: Path) -> None:
+    names = ["һat", "iPhone-чехол", "T恤", "POLO衫", "CON", "nul.jpg", "hat.", "a:b", "console", "Größe"]
+    for number, name in enumerate(names):
+        picture(tmp_path / name / "0.png", 20 * number)
+    notes = inspect(tmp_path).notes
+    assert len(notes) == 2
+    assert notes[0].endswith("'һat' (cyrillic small shha)")
+    assert notes[1].endswith("'CON', 'a:b', 'hat.', 'nul.jpg'")
+
+
+def test_a_name_as_long_as_a_file_system_takes_is_a_class(tmp_path: Path) -> None:
+    longest = "帽" * 85
+    for number, name in enumerate((longest, "mug")):
+        picture(tmp_path / name / "0.png", 20 * number)
+    assert len(os.fsencode(longest)) == 255
+    assert inspect(tmp_path).splits[0].classes == {longest: 1, "mug": 1}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        ("koi8_r", "шапка куртка кольцо очки мебель игрушки Кошки Прочее СУМКИ перчатки холодильник пеленки"),
+        ("cp1251", "шапка куртка кольцо очки мебель игрушки Кошки Прочее СУМКИ перчатки холодильник пеленки"),
+        ("gbk", "碗 书 睡衣 小码 首饰 苏绣 苹果 叶子 土豆 图书 药品 宠物 彩妆 幼儿"),
+    ],
+)
+def test_one_name_alone_is_told_by_its_letters(encoding: str, words: str) -> None:
+    names = encoded(words, encoding)
+    assert {raw: decode_all([raw]).texts[raw] for raw in names} == names
+
+
 def test_names_that_differ_are_left_alone() -> None:
     different = "hat hats h_a_t cat été ete T-Shirt T-Shirts 1 2 10 杯子 杯 帽子 か が шапка"
     assert look_alikes(different.replace("_", "\t").split(" ")) == []
