@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 # Collecting imports some hundred modules whose objects live to the end. Searching them for cycles again and
 # again takes as long as the imports themselves.
 gc.disable()
+
+# The same examples in every run, which may take any time: a change is refused for what it broke alone.
+# `pytest --hypothesis-profile=random` draws new ones.
+settings.register_profile("random", settings.get_profile("ci"), derandomize=False)
+settings.load_profile("ci")
 
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 2**31

@@ -152,7 +152,11 @@ PLANS = st.fixed_dictionaries(
 RING: dict[str, object] = {"classes": ("ring", "zzz"), "unit": "record", "image_size": 8}
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(changes=PLANS, layout=st.sampled_from(["class", "product"]), fits=st.sampled_from([True, True, False]))
 @example(changes=RING, layout="class", fits=True)
 @example(changes=RING | {"unit": "product"}, layout="product", fits=True)

@@ -1097,7 +1097,11 @@ def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+)
 @given(data=st.data(), junk=json_values)
 def test_any_value_replaced_is_checked_or_refused_without_a_crash(
     scene: Scene, tmp_path: Path, data: st.DataObject, junk: Any
