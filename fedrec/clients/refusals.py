@@ -53,23 +53,17 @@ class Standing:
                 was joined since.
 
         Returns:
-            Whether it would. Of a reason that can't be examined again: whether nothing was charged since.
+            Whether it would. Of a reason that can't be examined again: whether nothing was uploaded since.
         """
         if refusal.reason == PAUSED:
             return self.paused
         if refusal.reason == UNUSABLE:
             return self.policy is None
-        at = datetime.fromisoformat(refusal.at)
-        if self.now - at > _STALE or self._charged_since(at):
+        if self.now - datetime.fromisoformat(refusal.at) > _STALE or refusal.uploaded_since:
             return False
         if refusal.plan is None:
             return self._round_refused(refusal.reason)
         return plan is not None and self._plan_refused(refusal, plan)
-
-    def _charged_since(self, at: datetime) -> bool:
-        """Whether the merchant took part in a round later: the server has gone on."""
-        charged = charges(self.entries)
-        return bool(charged) and datetime.fromisoformat(charged[-1].created_at) > at
 
     def _round_refused(self, reason: str) -> bool:
         """Whether a round of the open training would be refused still; a training that is closed has none."""

@@ -147,14 +147,22 @@ class MerchantStore:
                 " WHERE number = (SELECT max(number) FROM refusal) AND kind = ? AND reason = ? AND plan IS ?",
                 (at, kind, reason, plan),
             )
-            if counted.rowcount:
-                return
-            added = self._db.execute(
-                "INSERT INTO refusal (at, kind, reason, plan) VALUES (?, ?, ?, ?)", (at, kind, reason, plan)
-            )
+            if not counted.rowcount:
+                self._db.execute(
+                    "INSERT INTO refusal (at, kind, reason, plan) VALUES (?, ?, ?, ?)",
+                    (at, kind, reason, plan),
+                )
+            # What came first can't be told from times, which are seconds, of a clock that may be set back.
             self._db.execute(
-                "DELETE FROM refusal WHERE number <= ?", ((added.lastrowid or 0) - _KEPT_REFUSALS,)
+                "INSERT OR REPLACE INTO refused_after"
+                " SELECT max(number), (SELECT total(times) FROM sent WHERE kind = 'upload'),"
+                " (SELECT total(times) FROM sent WHERE kind = 'answer') FROM refusal"
             )
+            for table in ("refusal", "refused_after"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE number <= (SELECT max(number) FROM refusal) - ?",  # noqa: S608
+                    (_KEPT_REFUSALS,),
+                )
 
     def last_refusal(self) -> tuple[int, str, str, bytes | None] | None:
         """Return number, kind, reason and plan of the last refusal that differs from the one before it."""

@@ -31,6 +31,8 @@ class StoredRefusal:
         kind: Flower's type of the request.
         reason: the reason.
         plan: canonical bytes of the refused plan, if the request was a join.
+        uploaded_since: whether the party made an upload later: the server has gone on.
+        answered_since: whether it helped to open a sum later.
     """
 
     at: str
@@ -38,6 +40,8 @@ class StoredRefusal:
     kind: str
     reason: str
     plan: bytes | None
+    uploaded_since: bool
+    answered_since: bool
 
 
 @dataclass(frozen=True)
@@ -88,16 +92,16 @@ def read_store(path: Path) -> StoreView:
         return StoreView()
     with _opened(path) as db:
         trainings = db.execute("SELECT plan, closed FROM training ORDER BY rowid").fetchall()
-        rows = db.execute("SELECT at, times, kind, reason, plan FROM refusal ORDER BY number")
         open_plan: bytes | None = next((plan for plan, closed in reversed(trainings) if not closed), None)
         fixed = None if open_plan is None else read_fixed_set(db, sha256_hex(open_plan))
         # A store of an older version gets the other tables when its daemon starts.
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         has_counts = open_plan is not None and "photo_counts" in tables
+        refusals = _refusals(db) if "refused_after" in tables else ()
         return StoreView(
             plans=tuple(plan for plan, _ in trainings),
             open_plan=open_plan,
-            refusals=tuple(StoredRefusal(*row) for row in rows),
+            refusals=refusals,
             photo_summary=None if fixed is None else fixed.photo_summary,
             photo_counts=read_photo_counts(db, sha256_hex(open_plan or b"")) if has_counts else None,
             counted=read_counted(db),
@@ -105,6 +109,29 @@ def read_store(path: Path) -> StoreView:
             without_photos=_without_photos(db) if "photo_counts" in tables else frozenset(),
             forgotten=db.execute("SELECT count(*) FROM forgotten").fetchone()[0],
         )
+
+
+def _refusals(db: sqlite3.Connection) -> tuple[StoredRefusal, ...]:
+    rows = db.execute(
+        "SELECT at, times, kind, reason, plan, uploads, answers"
+        " FROM refusal JOIN refused_after USING (number) ORDER BY number"
+    ).fetchall()
+    made = {"upload": 0, "answer": 0}
+    for by_kind in _sent(db).values():
+        for kind, (times, _) in by_kind.items():
+            made[kind] += times
+    return tuple(
+        StoredRefusal(
+            at=at,
+            times=times,
+            kind=kind,
+            reason=reason,
+            plan=plan,
+            uploaded_since=made["upload"] > uploads,
+            answered_since=made["answer"] > answers,
+        )
+        for at, times, kind, reason, plan, uploads, answers in rows
+    )
 
 
 def _sent(db: sqlite3.Connection) -> dict[str, dict[str, tuple[int, int]]]:

@@ -6,13 +6,11 @@ import json
 import math
 import re
 import shutil
-import sqlite3
 import uuid
 from collections import Counter, namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -392,13 +390,16 @@ def test_refusals_that_are_no_longer_true_fade(home: MerchantHome, tmp_path: Pat
     policy.write_text(rules.replace("lifetime_epsilon = 10.0", "lifetime_epsilon = 0.5"))
     assert standing() == ["policy 'largest_steps'"]
     assert told(home, "status").count("refused ") == 1
-    # A round that was charged since: the server has gone on.
-    charge(home, CHARGE)
-    later = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
-    with sqlite3.connect(home.store) as db:
-        db.execute("UPDATE refusal SET at = ?", (later,))
-    db.close()
+    # A round that was uploaded since, be it within the same second: the server has gone on.
+    store = MerchantStore(home.store)
+    store.put_answer(plan.training_id, 1, request_hash="ab" * 32, body=b"x")
+    assert standing() == ["policy 'largest_steps'"]
+    store.put_upload(plan.training_id, 2, request_hash="ab" * 32, body=b"x")
     assert standing() == [] and "refused " not in told(home, "status")
+    # And one that is refused within the second after.
+    store.note_refusal(kind="query.join", reason="policy 'largest_steps': 3 > 1", plan=plan.canonical_bytes())
+    store.close()
+    assert standing() == ["policy 'largest_steps'"]
 
 
 def test_a_refused_round_fades_as_soon_as_its_rule_is_loosened(home: MerchantHome, tmp_path: Path) -> None:

@@ -18,11 +18,13 @@ from fedrec.cli.client_roster import accepted_by_statements
 from fedrec.clients.identity_file import read_identity, successor
 from fedrec.clients.identity_rotation import rotate_identity
 from fedrec.clients.merchant_home import MerchantHome
+from fedrec.clients.store import MerchantStore
 from fedrec.clients.witness.daemon import WitnessDaemon
 from fedrec.clients.witness.home import WitnessHome
 from fedrec.clients.witness.openings import Openings
 from fedrec.clients.witness.policy import WitnessPolicy
 from fedrec.clients.witness.policy_template import TEMPLATE
+from fedrec.clients.witness.status import read_witness_status
 from fedrec.errors import ConfigError, LedgerError
 from fedrec.privacy.aggregation.committee import check_sealing_key
 from fedrec.privacy.aggregation.seats import seat_order
@@ -269,6 +271,23 @@ def test_a_witness_exchanges_its_keys_and_keeps_its_record_of_openings(tmp_path:
     home.approve(changed)
     with pytest.raises(ConfigError, match="exchanged for another"):
         server.enroll(first, new_key=True)
+
+
+def test_a_witness_s_refusal_fades_once_it_opens_a_sum_be_it_within_the_second(
+    tmp_path: Path,
+) -> None:
+    home = WitnessHome.create(tmp_path / "w", name="auditor")
+    store = MerchantStore(home.store)
+
+    def standing(*, opens: int) -> bool:
+        store.note_refusal(kind="query.unmask", reason="an odd request")
+        for number in range(opens):
+            round_number = len(store.replies()) + 1
+            store.put_answer("ab" * 32, round_number, request_hash=f"{number:064x}", body=b"x")
+        return read_witness_status(home).refusals[-1].standing
+
+    assert [standing(opens=count) for count in (0, 1, 0, 0, 2)] == [True, False, True, True, False]
+    store.close()
 
 
 def test_a_crash_in_an_exchange_leaves_a_witness_one_key_that_fits_its_record(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def read_witness_status(home: WitnessHome) -> WitnessStatus:
         problem = str(error)
     view, counts = read_store(home.store), read_counts(home.openings, now=now)
     plan = None if view.open_plan is None else readable_plan(view.open_plan)
-    standing = _Standing(policy, paused=home.paused, last_opening=counts.last_at, now=now)
+    standing = _Standing(policy, paused=home.paused, now=now)
     return WitnessStatus(
         witness=home.name,
         signing_key=home.identity().public.hex(),
@@ -181,7 +181,6 @@ class _Standing:
 
     policy: WitnessPolicy | None
     paused: bool
-    last_opening: str | None
     now: datetime
 
     def holds(self, refusal: StoredRefusal) -> bool:
@@ -189,9 +188,7 @@ class _Standing:
             return self.paused
         if refusal.reason == UNUSABLE:
             return self.policy is None
-        at = datetime.fromisoformat(refusal.at)
-        opened_since = self.last_opening is not None and datetime.fromisoformat(self.last_opening) > at
-        if self.now - at > _STALE or opened_since:
+        if self.now - datetime.fromisoformat(refusal.at) > _STALE or refusal.answered_since:
             return False
         plan = None if refusal.plan is None else readable_plan(refusal.plan)
         if self.policy is None or plan is None or not refusal.reason.startswith("policy '"):
