@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -17,8 +19,13 @@ import pytest
 from tests.support.layout import LAYERS, LINKED, PACKAGE, ROOT
 
 
-def imports(file: Path) -> Iterator[str]:
-    """Yield the dotted names that a file imports; a name imported from a module with the module's."""
+@cache
+def imports(file: Path) -> tuple[str, ...]:
+    """Return the dotted names that a file imports; a name imported from a module with the module's."""
+    return tuple(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[str]:
     package = ".".join(file.relative_to(ROOT).parent.parts)
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -157,6 +164,24 @@ def test_no_module_of_the_package_imports_its_public_names() -> None:
                 parts = name.split(".")
                 assert len(parts) > 1, f"{file.relative_to(ROOT)} imports {name}"
                 assert len(parts) > 2 or is_module(name), f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Neither when they are loaded, nor later, nor for their types alone."""
+    modules = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in sources("fedrec")
+    }
+
+    def module_of(name: str) -> str:
+        return name if name in modules else name.rpartition(".")[0]
+
+    graph = {
+        module: {module_of(name) for name in imports(file)} & (modules.keys() - {module})
+        for module, file in modules.items()
+    }
+    assert len(graph["fedrec.server.coordinator"]) > 5
+    TopologicalSorter(graph).prepare()
 
 
 def test_the_tests_mirror_the_package() -> None:
