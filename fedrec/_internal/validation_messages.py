@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fedrec._internal.text import one_line
+
 _BOUNDS = {
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be {ge:g} or more",
@@ -32,6 +34,10 @@ _KINDS = {
     "missing": "is missing",
     "json_invalid": "is not JSON",
     "string_pattern_mismatch": "has the wrong format",
+    "extra_forbidden": "is unknown",
+    "model_type": "must be an object or a table",
+    "dict_type": "must be an object or a table",
+    "frozen_set_type": "must be a list",
 }
 _FORMS = {r"^[0-9a-f]{64}$": "must be 64 hexadecimal digits (0-9, a-f)"}
 
@@ -69,3 +75,23 @@ def first_problem(error: ValidationError) -> Problem:
     else:
         text = _KINDS.get(kind, message[:1].lower() + message[1:])
     return Problem(where=tuple(map(str, first["loc"])), text=text, value=first["input"], kind=kind)
+
+
+def problem_text(error: Exception) -> str:
+    """Say in one line why a file can't be used.
+
+    Args:
+        error: what its reader raised: an error of a schema, of another format, or of the system.
+
+    Returns:
+        The first problem, with its place in the file if that is known.
+    """
+    if isinstance(error, ValidationError):
+        problem = first_problem(error)
+        if not problem.where and problem.kind == "value_error":
+            return one_line(problem.text)
+        place = f"'{'.'.join(problem.where)}'" if problem.where else "its content"
+        return one_line(f"{place} {problem.text}")
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec._internal.validation_messages import problem_text
 from fedrec.clients.approvals_file import approve_by_hand
 from fedrec.clients.identity_file import current_identity
 from fedrec.clients.merchant_files import (
@@ -178,7 +179,7 @@ class MerchantHome(PartyHome):
             values = tomllib.loads((self.folder / "client.toml").read_text("utf-8"))
             return ClientSettings(**values)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.folder / 'client.toml'} can't be used: {error}") from None
+            raise ConfigError(f"{self.folder / 'client.toml'} can't be used: {problem_text(error)}") from None
 
     def identity(self) -> SigningIdentity:
         """Read the signing key; raise ``ConfigError`` if it can't be used."""

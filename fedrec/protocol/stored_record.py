@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
+from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import FedrecError
 from fedrec.protocol.schema import Strict
 
@@ -27,5 +28,4 @@ def read_record(path: Path, kind: type[Record], *, error: type[FedrecError]) -> 
     except FileNotFoundError:
         return kind()
     except (OSError, ValueError) as reason:
-        text = str(reason).splitlines()[0]
-        raise error(f"{path} can't be used: {text}; restore it from a backup") from None
+        raise error(f"{path} can't be used: {problem_text(reason)}; restore it from a backup") from None

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from fedrec._internal.files import replacing, write_atomically
+from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import TrainingError
 from fedrec.protocol.statements import SignedSealingKey
 from fedrec.server.optimizers.interface import State
@@ -21,6 +23,8 @@ from fedrec.server.weights import Weights
 
 _STATE = "state."
 """The prefix of the names of the global model's arrays in the file."""
+_KEYS = TypeAdapter(tuple[SignedSealingKey, ...])
+_VALUES = TypeAdapter(dict[str, Any])
 
 
 class Checkpoint:
@@ -40,11 +44,9 @@ class Checkpoint:
         if not self._committee.exists():
             return ()
         try:
-            found = tuple(
-                SignedSealingKey.model_validate(entry) for entry in json.loads(self._committee.read_text())
-            )
-        except ValueError as error:
-            raise TrainingError(f"the checkpoint {self._committee} can't be read: {error}") from None
+            found = _KEYS.validate_json(self._committee.read_bytes())
+        except ValidationError as error:
+            raise _unreadable(self._committee, error) from None
         return tuple(key for key in found if key.statement.training_id == self._training_id)
 
     def keep_sealing_keys(self, keys: Iterable[SignedSealingKey]) -> None:
@@ -76,8 +78,8 @@ class Checkpoint:
     def _read_reserved(self) -> dict[str, Any] | None:
         if not self._reserved.exists():
             return None
-        reserved: dict[str, Any] = json.loads(self._reserved.read_text())
-        if reserved["training_id"] != self._training_id:
+        reserved = _read_values(self._reserved)
+        if reserved.get("training_id") != self._training_id:
             raise TrainingError("the checkpoint is of another training: give this one a folder of its own")
         return reserved
 
@@ -102,8 +104,7 @@ class Checkpoint:
         """Return what was stored of the round of site figures (JSON values), None before it was begun."""
         if not self._figures.exists():
             return None
-        found: dict[str, Any] = json.loads(self._figures.read_text("utf-8"))
-        return found
+        return _read_values(self._figures)
 
     def reserve_figures(self) -> None:
         """Note durably that the round of site figures begins.
@@ -185,9 +186,20 @@ class Checkpoint:
                 yield state
         # A damaged archive header can request features that zipfile doesn't implement: a RuntimeError.
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-            raise TrainingError(f"the checkpoint {self._state} can't be read: {error}") from None
+            raise _unreadable(self._state, error) from None
 
 
 def _layout(state: State) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Return shape and dtype of each array, by name."""
     return {name: (array.shape, array.dtype) for name, array in state.items()}
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    try:
+        return _VALUES.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> TrainingError:
+    return TrainingError(f"the checkpoint {path} can't be read: {problem_text(error)}")

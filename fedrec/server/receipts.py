@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ProtocolError, TrainingError
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import TrainingPlan
@@ -199,5 +200,4 @@ def _read(path: Path, body: str) -> Receipt:
     try:
         return Receipt.model_validate_json(body)
     except ValidationError as error:
-        first = str(error).splitlines()[0]
-        raise TrainingError(f"{path} holds an invalid receipt: {first}") from None
+        raise TrainingError(f"{path} holds an invalid receipt: {problem_text(error)}") from None

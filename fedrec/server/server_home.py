@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
 import tomli_w
 
-from fedrec._internal.file_locks import LockedElsewhereError, locked
 from fedrec._internal.files import write_atomically, write_secret
 from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec.errors import ConfigError, ServiceError
@@ -30,12 +25,11 @@ from fedrec.server.certificates import (
     renew_server_certificate,
 )
 from fedrec.server.node_keys import flower_key
+from fedrec.server.roster_file import Roster, RosterFile
 from fedrec.server.server_address import parse_address
 from fedrec.server.statement_book import StatementBook
 
 JOIN_FILE = "join.json"
-_CHANGE_SECONDS = 10.0
-"""How long a change of the roster waits for another one, which takes a fraction of a second."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ class ServerHome:
         write_secret(home.identity_file, SigningIdentity.generate().private_bytes())
         config = {"address": f"{authority}:{port}", "listen": listen or host, "port": port}
         write_atomically(folder / "server.toml", tomli_w.dumps(config).encode())
-        write_atomically(folder / "roster.json", b"[]")
+        write_atomically(home._roster_file.path, b"[]")
         return home
 
     @classmethod
@@ -184,13 +178,12 @@ class ServerHome:
         """Return the enrolment statements of all enrolled merchants, sorted by name."""
         return self._roster().enrolled
 
-    def _roster(self) -> _Roster:
-        path = self.folder / "roster.json"
-        try:
-            found = path.stat()
-            return _read_roster(path, found.st_mtime_ns, found.st_size, found.st_ino)
-        except (OSError, ValueError) as error:
-            raise ServiceError(f"{path} can't be used: {error}") from None
+    @property
+    def _roster_file(self) -> RosterFile:
+        return RosterFile(self.folder)
+
+    def _roster(self) -> Roster:
+        return self._roster_file.read()
 
     def sizes(self, unit: Unit) -> tuple[int, ...]:
         """Return the noised number of units that each enrolled merchant declared.
@@ -233,13 +226,13 @@ class ServerHome:
 
     def update(self) -> RosterUpdate | None:
         """Return the roster with the merchants' statements; None if nobody is enrolled."""
-        if not (self.folder / "roster.json").exists() or not self.enrolled():
+        if not self._roster_file.path.exists() or not self.enrolled():
             return None
         return self.statements().update(self.roster(), self.witnesses())
 
     def vouch(self, signed: SignedVouch) -> None:
         """Add a merchant's vouch for another one to the roster; raise ``ConfigError`` if it can't count."""
-        with self._changing():
+        with self._roster_file.changing():
             book = self.statements().with_vouch(
                 signed,
                 enrolled=self.enrolled(),
@@ -250,7 +243,7 @@ class ServerHome:
                 today=datetime.now(UTC).date(),
             )
             book.write(self.statements_file)
-            self._write_roster(list(self.enrolled()))
+            self._write_roster(self.enrolled())
 
     def exchanges_key(self, enrolment: Enrolment) -> bool:
         """Return whether an enrolment file has another identity key than the one enrolled by its name."""
@@ -273,7 +266,7 @@ class ServerHome:
             ConfigError: a signature doesn't verify, Flower can't use the node key, a key was replaced or
                 revoked before, or the name or a key is taken; or an exchange of keys isn't confirmed.
         """
-        with self._changing():
+        with self._roster_file.changing():
             return self._enroll(enrolment, new_key=new_key)
 
     def _enroll(self, enrolment: Enrolment, *, new_key: bool) -> str:
@@ -309,7 +302,7 @@ class ServerHome:
         node_key = flower_key(statement.node_key)
         # A crash between retiring a key and writing the roster leaves the key in both; it stays enrolled.
         kept = any(flower_key(entry.node_key) == node_key for entry in before)
-        if not kept and _digest(statement.node_key) in self._retired():
+        if not kept and self._roster_file.is_retired(statement.node_key):
             raise ConfigError(
                 f"the node key in this file of '{statement.name}' was revoked or replaced before, and is "
                 "never admitted again: ask for the merchant's newest file ('fedrec client rotate' makes one)"
@@ -329,50 +322,15 @@ class ServerHome:
         Raises:
             ConfigError: no such merchant is enrolled.
         """
-        with self._changing():
+        with self._roster_file.changing():
             left = [entry for entry in self.enrolled() if entry.name != name]
             if len(left) == len(self.enrolled()):
                 raise ConfigError(f"no merchant or witness '{name}' is enrolled here")
             self.statements().without(name).write(self.statements_file)
             return self._write_roster(left)
 
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Keep other commands from changing the roster: what one of them added would be lost."""
-        try:
-            with locked(self.folder / "roster.lock", seconds=_CHANGE_SECONDS):
-                yield
-        except LockedElsewhereError:
-            raise ConfigError(
-                f"another command changes the roster in {self.folder}: run this one again when it has ended"
-            ) from None
-
-    def _retired(self) -> frozenset[str]:
-        """Return digests of node keys that were removed from the roster.
-
-        An older enrolment file can't bring such a key back.
-
-        Raises:
-            ServiceError: their file can't be read.
-        """
-        try:
-            return frozenset(json.loads((self.folder / "retired.json").read_text("utf-8")))
-        except FileNotFoundError:
-            return frozenset()
-        except (OSError, ValueError, TypeError) as error:
-            raise ServiceError(f"{self.folder / 'retired.json'} can't be used: {error}") from None
-
-    def _write_roster(self, entries: list[Statement]) -> str:
-        entries.sort(key=lambda entry: entry.name)
-        gone = {_digest(entry.node_key) for entry in self.enrolled()} - {
-            _digest(entry.node_key) for entry in entries
-        }
-        if gone:
-            write_atomically(
-                self.folder / "retired.json", json.dumps(sorted(gone | self._retired())).encode()
-            )
-        body = json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2)
-        write_atomically(self.folder / "roster.json", body.encode())
+    def _write_roster(self, entries: Iterable[Statement]) -> str:
+        self._roster_file.write(entries)
         roster = self.roster()
         if roster:
             join = JoinFile(
@@ -383,30 +341,6 @@ class ServerHome:
             )
             write_atomically(self.folder / JOIN_FILE, join.canonical_bytes())
         return self.fingerprint()
-
-
-@dataclass(frozen=True)
-class _Roster:
-    """What ``roster.json`` holds, and the entries of a plan's roster that follow."""
-
-    enrolled: tuple[Statement, ...]
-    merchants: tuple[Peer, ...]
-    witnesses: tuple[Peer, ...]
-
-
-@lru_cache(maxsize=2)
-def _read_roster(path: Path, modified: int, size: int, inode: int) -> _Roster:
-    """Read the roster; once for each version of the file, since a running server asks every second."""
-    enrolled = tuple(Statement.model_validate(entry) for entry in json.loads(path.read_text("utf-8")))
-    return _Roster(
-        enrolled=enrolled,
-        merchants=tuple(entry.peer for entry in enrolled if entry.role == "merchant"),
-        witnesses=tuple(entry.peer for entry in enrolled if entry.role == "witness"),
-    )
-
-
-def _digest(node_key: str) -> str:
-    return hashlib.sha256(flower_key(node_key)).hexdigest()
 
 
 def _read(path: Path) -> bytes:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fedrec._internal.files import append_lines, read_lines, write_atomically
+from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.protocol.plan import ServerUpdate, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
@@ -61,7 +62,7 @@ class Training:
         try:
             return TrainingPlan.model_validate_json((self.folder / "plan.json").read_bytes())
         except (OSError, ValidationError) as error:
-            raise ServiceError(f"{self.folder / 'plan.json'} can't be used: {error}") from None
+            raise ServiceError(f"{self.folder / 'plan.json'} can't be used: {problem_text(error)}") from None
 
     def eval_data(self) -> Path | None:
         """Return the folder of public photos to evaluate on, if there is one."""

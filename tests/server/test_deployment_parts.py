@@ -133,11 +133,31 @@ def test_commands_that_enrol_at_the_same_time_lose_nobody(
         assert len(set(pool.map(home.enroll, files))) == len(files)
     assert [entry.name for entry in home.enrolled()] == names
     lock = take_lock(home.folder / "roster.lock")
-    monkeypatch.setattr("fedrec.server.server_home._CHANGE_SECONDS", 0.0)
+    monkeypatch.setattr("fedrec.server.roster_file._CHANGE_SECONDS", 0.0)
     with pytest.raises(ConfigError, match="another command changes the roster"):
         home.revoke("m0")
     lock.close()
     home.revoke("m0")
+
+
+@pytest.mark.parametrize("content", ["", "null", "{}", "[1]", '[{"name": "a"}]'])
+def test_a_damaged_roster_is_no_empty_one(home: ServerHome, content: str) -> None:
+    home.enroll(enrolment("a", public_pem(ec.SECP384R1())))
+    (home.folder / "roster.json").write_text(content)
+    with pytest.raises(
+        ServiceError, match=r"roster.json can't be used: .*; restore it from a backup"
+    ) as found:
+        home.enrolled()
+    assert "pydantic" not in str(found.value)
+
+
+def test_without_the_record_of_removed_keys_none_is_enrolled_again(home: ServerHome) -> None:
+    home.enroll(enrolment("a", public_pem(ec.SECP384R1())))
+    home.revoke("a")
+    for content in ("", "{}", "[1]"):
+        (home.folder / "retired.json").write_text(content)
+        with pytest.raises(ServiceError, match=r"retired.json can't be used"):
+            home.enroll(enrolment("a", public_pem(ec.SECP384R1())))
 
 
 def test_a_merchant_s_new_node_key_takes_the_old_one_s_place(home: ServerHome, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedrec._internal.files import write_atomically
-from fedrec._internal.validation_messages import first_problem
+from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, DataError
 from fedrec.recognition.drift.measures import MEASURES, Means
 from fedrec.recognition.drift.thresholds import Photos, limits
@@ -145,4 +145,4 @@ def read_reference(path: Path) -> Reference:
     try:
         return Reference.model_validate_json(data)
     except ValidationError as error:
-        raise DataError(f"{path} is no reference of a watch: {first_problem(error)}") from None
+        raise DataError(f"{path} is no reference of a watch: {problem_text(error)}") from None

@@ -11,6 +11,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
+from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError
 
 _LARGEST_FILE = 1 << 16
@@ -82,9 +83,7 @@ def read_thresholds(path: Path) -> Thresholds:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML file: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {place}: {first['msg']}") from None
+        raise ConfigError(f"{path}: {problem_text(error)}") from None
     unknown = sorted(found.keys() - usual.keys())
     if unknown:
         raise ConfigError(f"{path}: there is no flaw {unknown[0]!r}; known are {', '.join(usual)}")
