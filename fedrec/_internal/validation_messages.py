@@ -81,7 +81,8 @@ def problem_text(error: Exception) -> str:
     """Say in one line why a file can't be used.
 
     Args:
-        error: what its reader raised: an error of a schema, of another format, or of the system.
+        error: what its reader raised: an error of a schema, of another format, or of the system; a
+            ``KeyError`` names what the file lacks.
 
     Returns:
         The first problem, with its place in the file if that is known.
@@ -94,4 +95,6 @@ def problem_text(error: Exception) -> str:
         return one_line(f"{place} {problem.text}")
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, KeyError):
+        return one_line(f"{error} is missing")
     return one_line(error)

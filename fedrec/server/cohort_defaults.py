@@ -14,9 +14,9 @@ def default_colluders(merchants: int) -> int:
 def default_min_contributors(*, merchants: int, colluders: int, drop: Fraction) -> int:
     """Return the default minimum of contributors to an opened sum.
 
-    That is the cohort less those that may be absent or set aside: 5% of it, rounded up, and at least one, as
-    far as two honest merchants remain beside ``colluders``; or twice the expected dropouts, rounded up, if
-    that is more.
+    It is the cohort less those that may be absent or set aside. They are 5% of it, rounded up and at least
+    one, as far as two honest merchants remain beside ``colluders``. If twice the expected dropouts, rounded
+    up, are more, so many may be absent.
 
     Args:
         merchants: size of the cohort.

@@ -12,6 +12,7 @@ import tomli_w
 
 from fedrec._internal.files import write_atomically, write_secret
 from fedrec._internal.look_alikes import look_alikes, shown
+from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
@@ -142,7 +143,9 @@ class ServerHome:
             values = tomllib.loads((self.folder / "server.toml").read_text("utf-8"))
             return str(values["address"]), str(values["listen"]), int(values["port"])
         except (OSError, ValueError, KeyError) as error:
-            raise ServiceError(f"{self.folder / 'server.toml'} can't be used: {error}") from None
+            raise ServiceError(
+                f"{self.folder / 'server.toml'} can't be used: {problem_text(error)}"
+            ) from None
 
     def certificates(self) -> Certificates:
         """Return the server's certificate and key, and the authority that merchants trust."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedrec.errors import TrainingError
+from fedrec.server.trainings import STATE
 
 _COMMAND_SECONDS = 300
 _STOP_SECONDS = 20
@@ -215,7 +216,7 @@ class Federation:
             TrainingError: it failed, or isn't done in time.
         """
         deadline = time.monotonic() + seconds
-        state = self.training(number) / "state.json"
+        state = self.training(number) / STATE
         while '"done"' not in (shown := state.read_text("utf-8")):
             if time.monotonic() > deadline or '"failed"' in shown:
                 raise TrainingError(f"training {number} is not done: {shown}; the log: {self.log('server')}")

@@ -9,7 +9,7 @@ from typing import Final
 
 from fedrec._internal.files import write_atomically
 from fedrec.errors import ConfigError, ServiceError
-from fedrec.server.trainings import Training
+from fedrec.server.trainings import STATE, Training
 
 SWEEP_FILE: Final = "sweep.json"
 SWEEP_SCHEMA: Final = "fedrec.sweep/1"
@@ -34,7 +34,7 @@ def write_sweep(folder: Path, *, swept: Mapping[str, Sequence[str]], repeats: in
 
 def runs_of_sweep(folder: Path) -> list[Path]:
     """Return the run directories of a sweep, in their order; raise ``ConfigError`` if there is none."""
-    found = sorted(path.parent for path in folder.glob("*/*/state.json"))
+    found = sorted(path.parent for path in folder.glob(f"*/*/{STATE}"))
     if not found:
         raise ConfigError(f"{folder} is the folder of a sweep without any run: start the sweep again")
     return found
@@ -44,5 +44,5 @@ def is_finished(run: Path) -> bool:
     """Return whether a run reached its end; raise ``ConfigError`` if the file of its status is broken."""
     try:
         return Training(run).status()[0] == "done"
-    except (OSError, ValueError, KeyError, TypeError, ServiceError):
-        raise ConfigError(f"{run / 'state.json'} is broken: this run's status isn't known") from None
+    except (OSError, ServiceError):
+        raise ConfigError(f"{run / STATE} is broken: this run's status isn't known") from None

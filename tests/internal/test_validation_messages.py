@@ -42,4 +42,5 @@ def test_other_errors_are_told_in_their_own_words() -> None:
     assert (
         problem_text(FileNotFoundError(2, "No such file or directory", "/x")) == "No such file or directory"
     )
+    assert problem_text(KeyError("listen")) == "'listen' is missing"
     assert problem_text(ValueError("line 3:\nno number")) == "line 3: no number"

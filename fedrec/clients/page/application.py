@@ -1,9 +1,9 @@
 """The HTTP application of a merchant's page, for this machine alone.
 
 Any web site in the merchant's browser can send requests to this machine. Therefore a request must name this
-machine in its Host header (against DNS rebinding), everything but the page's own files and the proof of
-:mod:`fedrec.observability.token_proof` needs a token that no other site has, in a header that no form can
-set, and an action must come from the page itself.
+machine in its Host header, against DNS rebinding. It needs a token that no other site has, in a header that
+no form can set; only the page's own files and the proof of :mod:`fedrec.observability.token_proof` need none.
+An action must come from the page itself.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec._internal.validation_messages import problem_text
 from fedrec.clients.identity_file import current_identity
 from fedrec.clients.merchant_files import checked_name, make_witness_enrolment, private_pem
 from fedrec.clients.party_home import ENROLMENT_FILE, PartyHome, RecordExchange
@@ -108,7 +109,7 @@ class WitnessHome(PartyHome):
         try:
             return str(tomllib.loads(path.read_text("utf-8"))["name"])
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"{path} can't be used: {error}") from None
+            raise ConfigError(f"{path} can't be used: {problem_text(error)}") from None
 
     def identity(self) -> SigningIdentity:
         """Read the signing key; raise ``ConfigError`` if it can't be used."""

@@ -1,8 +1,8 @@
 """The file in which a merchant publishes its catalogue: signed, and read as if anyone had written it.
 
-It holds a line of magic, the merchant's public key, its signature, the lengths of both parts, a part of lines
-(JSON: one about the file, then one for each product) and a part of vectors (float16, in the products' order).
-The signature covers the SHA-256 of both parts and their lengths.
+It begins with a line of magic, the merchant's public key, its signature, and the lengths of two parts. The
+first part has lines of JSON: one about the file, then one for each product. The second has the vectors,
+float16, in the products' order. The signature covers the SHA-256 of both parts and their lengths.
 """
 
 from __future__ import annotations

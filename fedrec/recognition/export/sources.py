@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from fedrec._internal.text import one_line
-from fedrec._internal.validation_messages import first_problem
+from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.recognition.bundle.manifest import Measured, Privacy, Training
@@ -74,7 +74,7 @@ def trained_source(folder: Path, *, spec: ModelSpec | None = None) -> Source:
             f"{folder} holds no finished training: {error.filename or folder}: {error.strerror}"
         ) from None
     except ValidationError as error:
-        raise ConfigError(f"{folder}/plan.json is no plan: {first_problem(error).text}") from None
+        raise ConfigError(f"{folder}/plan.json is no plan: {problem_text(error)}") from None
     except ValueError as error:
         raise ConfigError(f"{folder}/{REPORT} is damaged: {one_line(error)}") from None
     made = spec or model_registry.get_exact(plan.model, plan.model_code)
@@ -94,7 +94,7 @@ def trained_source(folder: Path, *, spec: ModelSpec | None = None) -> Source:
         )
     # A report of another version lacks fields or has others in their place.
     except (KeyError, TypeError, ValidationError) as error:
-        raise ConfigError(f"{folder}/{REPORT} is no report of this version: {one_line(error)}") from None
+        raise ConfigError(f"{folder}/{REPORT} is no report of this version: {problem_text(error)}") from None
 
 
 def backbone_source(model: str) -> Source:

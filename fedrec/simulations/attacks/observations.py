@@ -131,11 +131,14 @@ def observe(
 ) -> list[View]:
     """Return every party's view of one step of merchant 0.
 
-    The views in order: the raw and the clipped sum, which only the merchant's own machine ever holds; its
-    noised share, which would be seen if the encryption were broken; its ciphertext, which the server has, and
-    that with one member's key share, which the server and a committee member have together; the opened sum;
-    and the opened sum less what the colluders sent, which they know, so that only the other merchants' noise
-    is left.
+    The views in order:
+
+    - the raw and the clipped sum, which only the merchant's own machine ever holds;
+    - its noised share, which would be seen if the encryption were broken;
+    - its ciphertext, which the server has;
+    - that with one member's key share, which the server and a committee member have together;
+    - the opened sum;
+    - the opened sum less what the colluders sent: they know that, so only the other merchants' noise is left.
 
     Args:
         model: the network, at the step's parameters.

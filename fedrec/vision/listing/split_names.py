@@ -112,9 +112,9 @@ def like_split(name: str) -> str | None:
 def splits_among(names: Sequence[str]) -> dict[str, Split]:
     """Return which names of folders beside each other mean splits.
 
-    Besides what :func:`split_of` knows by itself, names count that differ in nothing but a split's word, as
-    in ``hats_train`` and ``hats_test``, ``train_v2`` and ``val_v2``, ``trainA`` and ``testA``; and words such
-    as ``tr`` and ``te`` where every name means a split.
+    :func:`split_of` knows some names by themselves. Others count that differ in nothing but a split's word:
+    ``hats_train`` and ``hats_test``, ``train_v2`` and ``val_v2``, ``trainA`` and ``testA``. Words such as
+    ``tr`` and ``te`` count where every name means a split.
 
     Args:
         names: the names.

@@ -3,10 +3,10 @@
     python -m verify audit.json [--server-key HEX] [--merchant NAME=HEX ...] [--allow-missing]
 
 It needs two packages: ``cryptography`` for Ed25519, and Google's ``dp_accounting``, which installs numpy and
-scipy. Start reading at ``check.py``. It checks the bundle's signature, the pages beside it, that all plans
-name the server's key and follow their own rules, that no merchant or key occurs twice, that merchants charged
-for the same round were sent the same model, the attached report, and the statements. For every merchant it
-runs these checks:
+scipy. Start reading at ``check.py``. It checks the bundle's signature, the pages beside it, the attached
+report and the statements. All plans must name the server's key and follow their own rules. No merchant or key
+may occur twice, and merchants charged for the same round must have been sent the same model. For every
+merchant it runs these checks:
 
 - ``ledger.py``, the hash chain: entry n's hash is SHA-256 of a prefix, entry n-1's hash and entry n's
   payload, and is signed by the merchant's key. Numbers have no gap, no (training, round, step) occurs twice,
