@@ -20,7 +20,8 @@ from fedrec.flower.guard import Sighting
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.observability.named_nodes import named_nodes
-from fedrec.protocol.plan import TrainingPlan, roster_fingerprint
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import make_server_certificates
 from fedrec.server.memory_release import give_memory_back
