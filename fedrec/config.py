@@ -41,14 +41,15 @@ _COHORT = _SOURCE | {"merchants"}
 _SEATS = _COHORT | {"witnesses", "corrupt_witnesses", "secure_aggregation", "colluders"}
 _MODEL = frozenset({"model", "method"})
 _STEPS = _MODEL | {"optimizer", "privacy", "local_steps"}
+_BUDGET = _COHORT | {"epsilon", "delta", "unit", "site_figures"}
 _FOLLOWS: Mapping[str, frozenset[str]] = {
     "merchants": _SOURCE,
-    "rounds": _MODEL,
-    "learning_rate": _STEPS,
+    "rounds": _MODEL | _BUDGET | {"sample_rate"},
+    "learning_rate": _STEPS | _BUDGET | {"rounds", "sample_rate", "clip"},
     "optimizer": _STEPS - {"optimizer"},
     "server_learning_rate": _STEPS,
     "averaging": _MODEL,
-    "sample_rate": _MODEL,
+    "sample_rate": _MODEL | _BUDGET | {"rounds"},
     "clip": _MODEL,
     "epsilon": frozenset({"privacy"}),
     "delta": _COHORT | {"privacy", "unit", "eval_data"},
@@ -317,9 +318,8 @@ def _exact(share: float) -> Fraction:
 def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig:
     """Read a TOML file (table ``[simulate]``), if given, and override it with the flags that were set.
 
-    A run's own file also has a table ``[derived]``: its values stand in for options that neither flags nor
-    ``[simulate]`` set, unless a flag changes what they follow from. A flag also removes the options of
-    ``[simulate]`` that have no meaning beside it.
+    A run's own file also has a table ``[derived]``, for options that nobody set, unless a flag changes what
+    they follow from. A flag also removes the options of ``[simulate]`` that have no meaning beside it.
 
     Args:
         path: the TOML file; None for flags alone.

@@ -62,8 +62,10 @@ def test_paths_hold_from_any_folder(own: Path, tmp_path: Path, monkeypatch: pyte
         ({"crash": 0.2}, {"min_contributors": None}),
         ({"committee": 5}, {"threshold": None, "committee": 5}),
         ({"colluders": 2}, {"threshold": None, "min_contributors": None, "corrupt_members": None}),
-        ({"epsilon": 2.0}, {"epsilon": 2.0, "delta": 1e-4}),
-        ({"rounds": 5}, {"rounds": 5, "delta": 1e-4, "committee": 8}),
+        ({"epsilon": 2.0}, {"epsilon": 2.0, "delta": 1e-4, "rounds": None, "learning_rate": None}),
+        ({"delta": 1e-6}, {"delta": 1e-6, "rounds": None, "sample_rate": None}),
+        ({"rounds": 5}, {"delta": 1e-4, "committee": 8, "sample_rate": None, "learning_rate": None}),
+        ({"clip": 0.5}, {"clip": 0.5, "rounds": 100, "learning_rate": None}),
     ],
 )
 def test_a_flag_sets_aside_what_followed_from_another_value(
