@@ -67,15 +67,17 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
         epsilon=config.epsilon or DEFAULT_EPSILON,
         delta=LARGEST_DEFAULT_DELTA if config.delta is None else config.delta,
     )
-    if config.delta is None or not spec.has_constant_steps:
+    fewest = spec.fewest_steps(config.rounds)
+    if config.delta is None or fewest is None:
         return
-    steps = (config.rounds or spec.defaults.rounds) * config.local_steps
+    rounds, least_rate = fewest
+    steps = rounds * config.local_steps
     if delta_left(delta=config.delta, beta=BETA, steps=steps) > 0:
-        # The result is cached by its arguments, so that the plan doesn't compute it again.
+        # The result is cached by its arguments; the plan mostly needs the same.
         least_multiplier(
             config.epsilon or DEFAULT_EPSILON,
             delta=config.delta,
-            sample_rate=config.sample_rate or spec.defaults.sample_rate,
+            sample_rate=config.sample_rate or least_rate,
             steps=steps,
             beta=BETA,
         )

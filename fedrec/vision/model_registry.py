@@ -24,10 +24,17 @@ from fedrec.vision.models.layers import seeded_build
 from fedrec.vision.models.lora import RANK, FineTuned
 from fedrec.vision.models.resnet import ResNet18
 from fedrec.vision.models.tanh_cnn import TanhCnn
+from fedrec.vision.pixel_recipes import (
+    CNN_DEFAULTS,
+    CNN_RECIPE,
+    RESNET_DEFAULTS,
+    TANH_DEFAULTS,
+    TANH_RECIPE,
+    PixelRecipe,
+)
 from fedrec.vision.training_recipes import (
     FINE_TUNING,
     ONE_ROUND,
-    PixelRecipe,
     Recipe,
     TrainingDefaults,
     fine_tuning_recipe,
@@ -89,10 +96,18 @@ class ModelSpec:
         """Whether the model is solved from one sum of statistics, rather than trained by steps."""
         return self.one_round == self.name
 
-    @property
-    def has_constant_steps(self) -> bool:
-        """Whether rounds and sampling rate are ``defaults``' unless given, however many records there are."""
-        return self.recipe is None or isinstance(self.recipe, PixelRecipe)
+    def fewest_steps(self, rounds: int | None) -> tuple[int, float] | None:
+        """Return the rounds and the sampling rate that need the least noise of all that may be chosen.
+
+        Args:
+            rounds: the user's number of rounds, or None.
+
+        Returns:
+            Rounds and sampling rate; None where the recipe doesn't tell.
+        """
+        if isinstance(self.recipe, PixelRecipe):
+            return self.recipe.fewest_steps(rounds)
+        return None if self.recipe else (rounds or self.defaults.rounds, self.defaults.sample_rate)
 
     def build(self, *, classes: int, channels: int, size: int, seed: int) -> nn.Module:
         """Build the trainable network; its initial weights are determined by ``seed`` alone.
@@ -231,31 +246,15 @@ def _fine_tuned(name: str, added: Preparation) -> ModelSpec:
     )
 
 
-_CNN_DEFAULTS: Final = TrainingDefaults(
-    rounds=100, sample_rate=0.05, clip=1.0, learning_rate=2.0, momentum=0.0, ema=0.9
-)
-_CNN_RECIPE: Final = PixelRecipe(
-    rounds=100, sample_rate=0.05, clip=1.0, noise=0.04, longest=2.0, momentum=0.0, ema=0.9
-)
-_TANH_DEFAULTS: Final = TrainingDefaults(
-    rounds=300, sample_rate=0.05, clip=0.1, learning_rate=20.0, momentum=0.0, ema=0.95
-)
-_TANH_RECIPE: Final = PixelRecipe(
-    rounds=300, sample_rate=0.05, clip=0.1, noise=0.06, longest=10.0, momentum=0.0, ema=0.95
-)
-_RESNET_DEFAULTS: Final = TrainingDefaults(
-    rounds=200, sample_rate=0.25, clip=1.0, learning_rate=0.5, momentum=0.0, ema=0.95
-)
-
 REGISTRY: Final = Registry(
     ModelSpec,
     what="model",
     group="fedrec.models",
     builtin=(
-        ModelSpec("cnn", _cnn, _CNN_DEFAULTS, recipe=_CNN_RECIPE),
-        ModelSpec("cnn-ws", _cnn_ws, _CNN_DEFAULTS, recipe=_CNN_RECIPE),
-        ModelSpec("cnn-tanh", _cnn_tanh, _TANH_DEFAULTS, recipe=_TANH_RECIPE),
-        ModelSpec("resnet18", _resnet18, _RESNET_DEFAULTS, image_size=64),
+        ModelSpec("cnn", _cnn, CNN_DEFAULTS, recipe=CNN_RECIPE),
+        ModelSpec("cnn-ws", _cnn_ws, CNN_DEFAULTS, recipe=CNN_RECIPE),
+        ModelSpec("cnn-tanh", _cnn_tanh, TANH_DEFAULTS, recipe=TANH_RECIPE),
+        ModelSpec("resnet18", _resnet18, RESNET_DEFAULTS, image_size=64),
         _head("effnet-lite0-head", packaged_sets.LITE0_WIDE, one_round="effnet-lite0-discriminant"),
         _head("lite0-views-head", packaged_sets.LITE0_VIEWS, one_round="lite0-views-discriminant"),
         _head("lite2-views-head", packaged_sets.LITE2_VIEWS, one_round="lite2-views-discriminant"),

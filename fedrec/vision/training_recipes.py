@@ -168,53 +168,6 @@ def _by_noise(numbers: PublicNumbers, rule: _StepRule) -> TrainingDefaults:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PixelRecipe:
-    """Chooses settings for a network on pictures that is trained from scratch.
-
-    T steps of noise multiplier sigma leave noise of standard deviation lr C sqrt(T) sigma / (q N) in every
-    parameter. As a head's step does in a score, the step sets that to a constant, which depends on the
-    network alone: the learning rate follows from the budget and from the number of records. A step is no
-    longer than what is stable. The number of steps and the sampling rate are constants too: large batches,
-    whose noise amounts to less at an equal number of passes over the records, and few rounds.
-
-    Attributes:
-        rounds: T.
-        sample_rate: q.
-        clip: C.
-        noise: the standard deviation that all steps leave in a parameter.
-        longest: the longest step, learning rate times clip over (1 - momentum).
-        momentum: Nesterov's.
-        ema: decay per round of the moving average of the parameters.
-    """
-
-    rounds: int
-    sample_rate: float
-    clip: float
-    noise: float
-    longest: float
-    momentum: float
-    ema: float
-
-    def __call__(self, numbers: PublicNumbers) -> TrainingDefaults:
-        """Return the settings; those that the user gave are kept, and the learning rate fits them."""
-        rounds = self.rounds if numbers.rounds is None else numbers.rounds
-        rate = self.sample_rate if numbers.sample_rate is None else numbers.sample_rate
-        clip = self.clip if numbers.clip is None else numbers.clip
-        momentum = self.momentum if numbers.momentum is None else numbers.momentum
-        sigma = numbers.noise_multiplier(rate, rounds)
-        step = self.noise * rate * numbers.records / (math.sqrt(rounds) * sigma) if sigma else self.longest
-        return TrainingDefaults(
-            rounds=rounds,
-            sample_rate=rate,
-            clip=clip,
-            learning_rate=min(step, self.longest) * (1 - momentum) / clip,
-            momentum=momentum,
-            ema=self.ema,
-            nesterov=momentum > 0,
-        )
-
-
 def _momentum(steps: int) -> float:
     """Return a momentum whose memory of 1 / (1 - m) steps is a small part of the training."""
     if steps >= 40:

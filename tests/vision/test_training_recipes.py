@@ -17,8 +17,8 @@ from fedrec.privacy.accounting.privacy_spend import least_multiplier
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.server.settled_options import settle, training_defaults
 from fedrec.vision import model_registry
+from fedrec.vision.pixel_recipes import PixelRecipe
 from fedrec.vision.training_recipes import (
-    PixelRecipe,
     PublicNumbers,
     TrainingDefaults,
     fine_tuning_recipe,
@@ -129,7 +129,7 @@ def noise_in_a_parameter(settings: TrainingDefaults, *, records: int, sigma: flo
 @pytest.mark.parametrize(
     ("name", "records", "epsilon"),
     [
-        ("cnn-tanh", 60_000, 1.0), ("cnn-tanh", 60_000, 4.0), ("cnn-tanh", 6_000, 4.0),
+        ("cnn-tanh", 60_000, 0.5), ("cnn-tanh", 6_000, 4.0),
         ("cnn-tanh", 600, 1.0), ("cnn", 3_000, 4.0), ("cnn", 600, 1.0), ("cnn-ws", 3_000, 1.0),
     ],
 )  # fmt: skip
@@ -170,3 +170,63 @@ def test_a_pixel_model_s_step_is_bounded_by_stability_and_keeps_what_the_user_se
     assert (mine.rounds, mine.sample_rate, mine.clip, mine.momentum) == (40, 0.5, 1.0, 0.5)
     assert mine.nesterov and mine.learning_rate / (1 - 0.5) < longest
     assert mine.learning_rate / (1 - 0.5) * 2.0 * 40 / 2_000 == pytest.approx(TANH_RECIPE.noise)
+
+
+def reach(options: TrainingOptions, *, records: int, rate: float, rounds: int) -> float:
+    """How far all steps move a parameter for noise of 1 in it, by the accountant."""
+    assert options.epsilon and options.delta
+    sigma = least_multiplier(options.epsilon, delta=options.delta, sample_rate=rate, steps=rounds, beta=BETA)
+    return rate * records * math.sqrt(rounds) / sigma
+
+
+@pytest.mark.parametrize(
+    ("name", "records", "epsilon"),
+    [("cnn", 200, 8.0), ("cnn", 3_000, 8.0), ("cnn", 60_000, 4.0), ("cnn-tanh", 60_000, 4.0)],
+)
+def test_a_pixel_model_takes_no_more_gradients_than_bring_something(
+    name: str, records: int, epsilon: float
+) -> None:
+    options = TrainingOptions(epsilon=epsilon, delta=1e-6)
+    recipe = cast(PixelRecipe, model_registry.get(name).recipe)
+    found = training_defaults(options, model_registry.get(name), sizes=(records,))
+    rate, rounds = found.sample_rate, found.rounds
+    allowed = max(recipe.gradients, recipe.passes * records)
+    assert recipe.least <= rounds <= recipe.most
+    assert recipe.passes * 0.999 <= rate * rounds
+    assert rate <= 1.0 and rate * rounds * records <= allowed * 1.001
+    # The most computation that is allowed would bring little more, unless the step is as long as it can be.
+    most = min(allowed / (records * rounds), 1.0)
+    step = found.learning_rate * found.clip / (1 - found.momentum)
+    assert step == pytest.approx(recipe.longest) or 0.89 * reach(
+        options, records=records, rate=most, rounds=rounds
+    ) <= reach(options, records=records, rate=rate, rounds=rounds)
+    # And three quarters of its own would not be enough, unless the passes ask for it.
+    assert rate * rounds == pytest.approx(recipe.passes) or reach(
+        options, records=records, rate=0.75 * rate, rounds=rounds
+    ) < 0.9 * reach(options, records=records, rate=most, rounds=rounds)
+    # A step less would be too long at the most computation, unless there are the fewest.
+    fewer = rounds - 1
+    assert (
+        rounds == recipe.least
+        or recipe.noise
+        * reach(options, records=records, rate=min(allowed / (records * fewer), 1.0), rounds=fewer)
+        > recipe.longest * fewer
+    )
+
+
+@given(st.integers(10, 10**6), st.floats(0.01, 50.0), st.sampled_from(["cnn", "cnn-tanh"]))
+def test_no_choice_needs_less_noise_than_the_one_that_is_checked_before_data_is_read(
+    records: int, mu: float, name: str
+) -> None:
+    spec = model_registry.get(name)
+    for rounds in (None, 1, 7, 5_000):
+        found = cast(PixelRecipe, spec.recipe)(
+            PublicNumbers(
+                records=records,
+                noise_multiplier=lambda rate, steps: rate * math.sqrt(steps) / mu,
+                rounds=rounds,
+            )
+        )
+        fewest = spec.fewest_steps(rounds)
+        assert fewest is not None
+        assert found.rounds >= fewest[0] and found.sample_rate >= fewest[1]
