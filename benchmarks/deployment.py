@@ -16,7 +16,15 @@ import tempfile
 import threading
 from pathlib import Path
 
-from measure import Options, fedrec_here, finish, peak_bytes, processor_seconds, resident_bytes
+from measure import (
+    Options,
+    fedrec_here,
+    fedrec_in_processes,
+    finish,
+    peak_bytes,
+    processor_seconds,
+    resident_bytes,
+)
 
 from fedrec.simulations.federation import Federation
 from fedrec.vision.synthetic import CLASSES, generate, write
@@ -80,7 +88,7 @@ def main() -> None:
         )
         write(photos, folder / "photos")
         names = sorted(path.name for path in (folder / "photos" / "train").iterdir())
-        federation = Federation(folder, run=fedrec_here)
+        federation = Federation(folder, run=fedrec_here, run_all=fedrec_in_processes)
         federation.enrol(
             {name: folder / "photos" / "train" / name for name in names}, epsilon=1e5, delta=1e-2
         )

@@ -13,6 +13,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -115,6 +116,18 @@ def fedrec_here(*arguments: object) -> str:
     if done.exit_code:
         raise RuntimeError(f"fedrec {' '.join(map(str, arguments))}: {done.output}")
     return done.output
+
+
+def fedrec_in_processes(commands: Sequence[Sequence[object]]) -> None:
+    """Run fedrec commands that don't depend on each other in a few processes, as they wait for the disk."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(8, len(commands)), mp_context=context) as pool:
+        for _ in pool.map(_run, commands, chunksize=4):
+            pass
+
+
+def _run(command: Sequence[object]) -> None:
+    fedrec_here(*command)
 
 
 def machine() -> dict[str, Any]:

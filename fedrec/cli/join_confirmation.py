@@ -8,7 +8,7 @@ from fedrec.cli.confirmation import confirm_by_hand
 from fedrec.clients.party_home import PartyHome
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import JoinFile, grouped
-from fedrec.protocol.plan import roster_fingerprint
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 
 _NOT_JOINED = (
     "not confirmed, so nothing was joined: get the fingerprint from the operator by another channel, "

@@ -17,7 +17,8 @@ from pydantic import FailFast, Field
 from fedrec._internal.look_alikes import look_alikes
 from fedrec._internal.text import listed
 from fedrec.privacy.endorsements import rotation_holds, vouch_holds
-from fedrec.protocol.plan import Peer, roster_fingerprint
+from fedrec.protocol.plan import Peer
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.protocol.roster_statements import RosterUpdate, key_chain
 from fedrec.protocol.schema import MAX_PEERS, Hash, PartyName, Strict
 

@@ -8,11 +8,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fedrec._internal.files import write_atomically
+from fedrec._internal.shared_results import SHARED
 from fedrec.clients.approvals import Approvals
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import JoinFile
+from fedrec.protocol.schema import sha256_hex
 
 APPROVALS_FILE = "approvals.json"
+_IN_MEMORY = 8
+"""Memory that approvals take, over the length of their text."""
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +36,13 @@ def read_approvals(folder: Path, joined: JoinFile) -> Approvals:
     """
     path = folder / APPROVALS_FILE
     try:
-        found = Approvals.model_validate_json(path.read_bytes())
+        raw = path.read_bytes()
+        # The merchants that one process hosts approved the same.
+        found = SHARED.of(
+            ("approvals", sha256_hex(raw)),
+            lambda: Approvals.model_validate_json(raw),
+            size=lambda read: _IN_MEMORY * len(raw),
+        )
     except FileNotFoundError:
         return _all_by_hand(joined, before=Approvals(federation=joined.federation))
     except (OSError, ValidationError) as error:

@@ -32,6 +32,8 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import HeadMoment, Receipt, SignedLedgerHead
 
 _log = logging.getLogger(__name__)
+_COUNT_BYTES = 256
+"""Memory of a kept number of parameters and its key."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,11 @@ class MerchantContext:
         )
         try:
             # The count uses shapes only: nothing of the plan's size is allocated before the plan is checked.
-            parameters = count_from_shapes(lambda: self.resources.build_model(plan))
+            parameters = SHARED.of(
+                ("parameters", plan.training_id),
+                lambda: count_from_shapes(lambda: self.resources.build_model(plan)),
+                size=lambda count: _COUNT_BYTES,
+            )
             if parameters != plan.dimension:
                 raise RefusedError(
                     f"model '{plan.model}' has {parameters} parameters, not {plan.dimension}", code="plan"

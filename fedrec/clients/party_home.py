@@ -17,7 +17,7 @@ from fedrec.clients.merchant_files import Connection, private_pem, read_node_key
 from fedrec.errors import ConfigError
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import Enrolment, JoinFile, read_file
-from fedrec.protocol.plan import roster_fingerprint
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.protocol.roster_statements import SignedRotation
 from fedrec.protocol.schema import Hash
 

@@ -15,7 +15,7 @@ from fedrec._internal.suggestions import did_you_mean
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.protocol.plan import roster_fingerprint as fingerprint_of
+from fedrec.protocol.roster_fingerprints import roster_fingerprint as fingerprint_of
 from fedrec.protocol.schema import Strict, sha256_hex
 
 _MAX_BYTES = 1 << 20

@@ -14,7 +14,8 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.refusals import UNUSABLE
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.protocol.messages import JoinRequest
-from fedrec.protocol.plan import Peer, TrainingPlan, roster_fingerprint
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.protocol.roster_statements import RosterUpdate
 
 _log = logging.getLogger(__name__)

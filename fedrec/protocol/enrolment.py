@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import FailFast, Field, StringConstraints, model_validator
 
@@ -83,9 +83,10 @@ class JoinFile(RosterUpdate):
     """The server's address, the authority and the key to trust, the roster of all merchants, and witnesses.
 
     People compare :attr:`fingerprint` out of band. The fingerprint of a plan's roster is another value,
-    :func:`fedrec.protocol.plan.roster_fingerprint`.
+    :func:`fedrec.protocol.roster_fingerprints.roster_fingerprint`.
     """
 
+    is_common: ClassVar[bool] = True
     version: Literal[1] = 1
     address: Address
     authority: Pem

@@ -6,7 +6,7 @@ shares). :mod:`fedrec.protocol.transport` encodes both.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import FailFast, Field
 
@@ -38,6 +38,7 @@ class JoinRequest(Strict):
     hasn't approved it may accept it. It is no part of the plan: merchants may get different statements.
     """
 
+    is_common: ClassVar[bool] = True
     plan: TrainingPlan
     update: RosterUpdate | None = None
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -381,20 +379,3 @@ class TrainingPlan(Strict):
             ProtocolError: it is neither on the roster nor a witness of this training.
         """
         return bytes.fromhex(self.witness_keys[name]) if name in self.witness_keys else self.key_of(name)
-
-
-def roster_fingerprint(roster: Sequence[Peer], witnesses: Sequence[Peer] = ()) -> str:
-    """Compute the fingerprint of a roster and its witnesses, which people compare out of band.
-
-    Args:
-        roster: the merchants.
-        witnesses: the witnesses.
-
-    Returns:
-        SHA-256 of all names and keys with their roles, sorted by name; 64 hexadecimal digits.
-    """
-    merchants, others = (
-        sorted([peer.name, peer.signing_key] for peer in peers) for peers in (roster, witnesses)
-    )
-    named = ["fedrec/roster/2", merchants, others] if others else ["fedrec/roster/1", merchants]
-    return sha256_hex(json.dumps(named, separators=(",", ":")).encode())

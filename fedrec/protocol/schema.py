@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -55,8 +55,13 @@ def sha256_hex(data: bytes) -> str:
 
 
 class Strict(BaseModel):
-    """A frozen schema that refuses unknown fields, wrong types, NaN and infinity."""
+    """A frozen schema that refuses unknown fields, wrong types, NaN and infinity.
 
+    Attributes:
+        is_common: whether all merchants get the same text, so that a process that hosts many reads it once.
+    """
+
+    is_common: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def canonical_bytes(self) -> bytes:

@@ -96,8 +96,9 @@ class Complaints:
 
     def add(self, complaints: Mapping[str, Collection[str]]) -> None:
         """Add a round's complaints: names of members, by dealer."""
-        for dealer, by in complaints.items():
-            self.complaints.setdefault(dealer, set()).update(by)
+        # Not in place: the server's status reads them from another thread.
+        added = {dealer: self.complaints.get(dealer, set()) | set(by) for dealer, by in complaints.items()}
+        self.complaints = {**self.complaints, **added}
 
     def lost_over_complaints(self, *, spare: int) -> None:
         """Choose the suspects that the next round leaves out: those whose turn it is, at most ``spare``."""

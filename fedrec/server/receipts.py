@@ -69,7 +69,8 @@ class ReceiptBook:
                 row = db.execute(
                     "SELECT body FROM receipt WHERE merchant = ? ORDER BY number DESC LIMIT 1", (merchant,)
                 ).fetchone()
-            self._last[merchant] = None if row is None else _read(self._path, row[0])
+            # The status reads it from another thread: a receipt that was kept meanwhile is newer.
+            return self._last.setdefault(merchant, None if row is None else _read(self._path, row[0]))
         return self._last[merchant]
 
     def has(self, receipt: Receipt) -> bool:

@@ -16,7 +16,8 @@ from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
-from fedrec.protocol.plan import Peer, Unit, roster_fingerprint
+from fedrec.protocol.plan import Peer, Unit
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.protocol.roster_statements import RosterUpdate, SignedVouch, federation_id
 from fedrec.protocol.tls import Certificates
 from fedrec.server.certificates import (

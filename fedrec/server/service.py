@@ -6,20 +6,22 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 from flwr.serverapp import Grid
 
-from fedrec._internal.text import listed
+from fedrec._internal.text import listed, one_line
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import FedrecError, TrainingError
 from fedrec.flower.guard import Sighting
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.observability.named_nodes import named_nodes
-from fedrec.protocol.plan import TrainingPlan, roster_fingerprint
+from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import make_server_certificates
 from fedrec.server.memory_release import give_memory_back
@@ -158,16 +160,25 @@ class Service:
         while not self._over.wait(_LOOK_SECONDS):
             self._tell_changes()
             self._publish()
-            try:
-                self._admit()
-                self._deduplicated.end("roster")
-            except (FedrecError, httpx.HTTPError, RuntimeError, OSError) as error:
-                self._deduplicated.write(
-                    "roster",
-                    "Flower's list of nodes could not be updated from the roster; it is tried again: "
-                    f"{error}",
-                    level=logging.ERROR,
-                )
+            self._attempt(
+                self._admit,
+                "roster",
+                "Flower's list of nodes could not be updated from the roster",
+                level=logging.ERROR,
+            )
+
+    def _attempt(
+        self, action: Callable[[], None], topic: str, failure: str, *, level: int = logging.WARNING
+    ) -> None:
+        """Do something that is done again in a second; if it fails, log ``failure`` on a topic."""
+        try:
+            action()
+            self._deduplicated.end(topic)
+        # Whatever goes wrong: without this thread, a merchant that is revoked would stay admitted.
+        except Exception as error:
+            what = str(error) if isinstance(error, FedrecError | OSError) else repr(error)
+            self._deduplicated.write(topic, f"{failure}; it is tried again: {one_line(what)}", level=level)
+            _log.debug("the exception:", exc_info=True)
 
     def _tell_changes(self) -> None:
         """Log who has connected, and who has gone, since the last look."""
@@ -179,12 +190,11 @@ class Service:
             _log.info("%s has disconnected (%s are connected)", name, here)
 
     def _publish(self, *, running: bool = True) -> None:
-        try:
-            self.observer.publish(running=running)
-            self._deduplicated.end("live")
-        except (FedrecError, OSError) as error:
-            text = f"what 'fedrec server status' shows could not be written; it is tried again: {error}"
-            self._deduplicated.write("live", text)
+        self._attempt(
+            partial(self.observer.publish, running=running),
+            "live",
+            "what 'fedrec server status' shows could not be written",
+        )
 
     def _admit(self) -> None:
         """Update Flower's list of node keys to the roster."""

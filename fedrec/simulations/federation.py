@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,12 +88,14 @@ class Federation:
         folder: where everything lies.
         run: runs a setup command to its end, as :func:`run_command` does.
         held: the port on which the server listens.
+        run_all: runs setup commands that don't depend on each other; None runs one after another.
         processes: the processes, by name.
     """
 
     folder: Path
     run: Callable[..., str] = run_command
     held: HeldPort = field(default_factory=HeldPort)
+    run_all: Callable[[Sequence[Sequence[object]]], object] | None = None
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -126,21 +128,35 @@ class Federation:
         """
         seeded = () if seed is None else ("--insecure-seed", seed)
         self.run("server", "init", "--address", self.address, "--home", self.server)
+        self._each(
+            [
+                ("client", "init", "--name", name, "--data", data, "--home", self.home(name), *seeded)
+                for name, data in photos.items()
+            ]
+        )
         told = ""
-        for name, data in photos.items():
-            self.run("client", "init", "--name", name, "--data", data, "--home", self.home(name), *seeded)
+        for name in photos:
             told = self.run("server", "enroll", self.home(name) / "enrolment.json", "--home", self.server)
         found = re.search(r"fingerprint ([0-9a-f ]+)", told)
         if found is None:
             raise TrainingError("nobody was enrolled")
+        join = ("client", "join", self.server / "join.json", "--fingerprint", found[1], "--home")
+        self._each([(*join, self.home(name)) for name in photos])
         for name in photos:
             home = self.home(name)
-            self.run("client", "join", self.server / "join.json", "--home", home, "--fingerprint", found[1])
             policy = (home / "policy.toml").read_text("utf-8")
             policy = policy.replace("lifetime_epsilon = 10.0", f"lifetime_epsilon = {epsilon}")
             policy = policy.replace("lifetime_delta = 1e-5", f"lifetime_delta = {delta}")
             policy = policy.replace("largest_training_epsilon = 8.0", f"largest_training_epsilon = {epsilon}")
             (home / "policy.toml").write_text(policy)
+
+    def _each(self, commands: Sequence[Sequence[object]]) -> None:
+        """Run setup commands, each to its end."""
+        if self.run_all is not None:
+            self.run_all(commands)
+            return
+        for command in commands:
+            self.run(*command)
 
     def plan(self, training: str) -> None:
         """Add a training to the server; ``training`` is the text of its TOML file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from types import TracebackType
@@ -9,24 +10,32 @@ from typing import Self
 
 import psutil
 
+_TELLS_SHARES = sys.platform == "linux"
+"""Whether the system tells how many processes share a page."""
 _SHORTEST_PAUSE = 1.0
 _MOST_OF_THE_TIME = 0.01
 """Part of a processor that measuring may take: the kernel goes through all pages of all processes."""
 
 
 def tree_bytes() -> int:
-    """Return the proportional set size of this process and all its descendants, in bytes.
+    """Return the memory of this process and all its descendants together, in bytes.
 
-    A page shared by k processes counts 1/k for each of them, so that the sum is what the machine holds.
+    On Linux it is the proportional set size: a page shared by k processes counts 1/k for each of them, so
+    that the sum is what the machine holds. Other systems don't tell who shares a page: there it counts once
+    for each, and the sum is at most too large.
     """
     total = 0
     own = psutil.Process()
     for process in (own, *own.children(recursive=True)):
         try:
-            total += process.memory_full_info().pss
+            total += _bytes_of(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return total
+
+
+def _bytes_of(process: psutil.Process) -> int:
+    return int(process.memory_full_info().pss if _TELLS_SHARES else process.memory_info().rss)
 
 
 class MemoryMeter:

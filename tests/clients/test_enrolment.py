@@ -14,7 +14,8 @@ from fedrec.cli import client, server
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
-from fedrec.protocol.plan import Peer, roster_fingerprint
+from fedrec.protocol.plan import Peer
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.server.certificates import make_authority
 from fedrec.server.server_home import ServerHome
 

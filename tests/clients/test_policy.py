@@ -23,8 +23,8 @@ from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import JoinRequest, TrainRequest
-from fedrec.protocol.plan import roster_fingerprint
 from fedrec.protocol.refusals import CATALOGUE
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from tests.support.cohort import LATER, Cohort, InProcessGrid, set_clock
 from tests.support.layout import DOCS
 

@@ -15,7 +15,8 @@ from fedrec.errors import RefusedError
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest
-from fedrec.protocol.plan import Peer, TrainingPlan, roster_fingerprint
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.protocol.site_figures import SiteFigures
 from fedrec.protocol.statements import Receipt, SignedSealingKey
 from fedrec.server.attendance import CohortIncompleteError

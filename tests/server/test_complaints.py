@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -144,3 +145,19 @@ def test_a_member_that_complains_about_too_many_is_not_believed() -> None:
     assert known.suspects == {"b"}
     known.add({"b": {"z"}})
     assert known.excluded == known.left_out == {"b"}
+
+
+def test_complaints_are_read_from_another_thread_while_they_are_added() -> None:
+    complaints = Complaints(colluders=1)
+    complaints.add({"a": {"x", "y", "z"}})
+
+    class Adding(dict[str, set[str]]):
+        """Complaints that grow while they are gone through."""
+
+        def items(self) -> Any:
+            for item in super().items():
+                yield item
+                complaints.add({f"b{len(complaints.complaints)}": {"x"}})
+
+    complaints.complaints = Adding(complaints.complaints)
+    assert complaints.excluded == {"a"}

@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +37,7 @@ from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import check_certificates, make_server_certificates
 from fedrec.server.round_records import RoundLine, RoundRecord
 from fedrec.server.server_home import ServerHome
+from fedrec.server.service import Service
 from fedrec.server.training_file import TrainingFile, add_training, read_training_file
 from fedrec.server.training_run import TrainingRun
 from fedrec.server.trainings import Training, all_trainings, find_training
@@ -604,6 +605,31 @@ def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting(
     later = time.monotonic() + 61
     monkeypatch.setattr("fedrec.flower.grid.time", SimpleNamespace(monotonic=lambda: later))
     assert texts({"other"}) == [] and not grid._arriving
+
+
+def test_the_watch_of_the_roster_goes_on_whatever_fails(
+    home: ServerHome, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without it, a merchant that is revoked would stay admitted."""
+    service, done = Service(home), []
+    over = iter((False, False, False, True))
+    monkeypatch.setattr(service, "_over", SimpleNamespace(wait=lambda seconds: next(over)))
+
+    def fails(what: str) -> Callable[..., None]:
+        def action(**options: object) -> None:
+            done.append(what)
+            if len(done) < 5:
+                raise RuntimeError(f"{what} changed size")
+
+        return action
+
+    monkeypatch.setattr(service.observer, "publish", fails("status"))
+    monkeypatch.setattr(service, "_admit", fails("roster"))
+    service._watch_roster()
+    assert done == ["status", "roster"] * 3
+    for what in ("status", "roster"):
+        assert f"it is tried again: RuntimeError('{what} changed size')" in caplog.text
+    assert [line.message.count("(2 times in all)") for line in caplog.records].count(1) == 2
 
 
 def test_a_cancelled_training_stays_cancelled_whatever_the_server_was_about_to_write(

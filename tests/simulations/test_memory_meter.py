@@ -4,10 +4,22 @@ import subprocess
 import sys
 import time
 
+import psutil
+import pytest
+
+from fedrec.simulations import memory_meter
 from fedrec.simulations.memory_meter import MemoryMeter, tree_bytes
 
 MIB = 2**20
 _HOLD = "import sys; held = b'x' * (400 * 2**20); print(len(held), flush=True); sys.stdin.read()"
+
+
+def test_without_linux_it_is_the_resident_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """psutil tells of proportional shares on Linux alone."""
+    own = psutil.Process().memory_info().rss
+    monkeypatch.setattr(memory_meter, "_TELLS_SHARES", False)
+    monkeypatch.delattr(psutil.Process, "memory_full_info")
+    assert own // 2 < tree_bytes() < own + 2048 * MIB
 
 
 def test_the_peak_is_that_of_all_descendants_together() -> None:

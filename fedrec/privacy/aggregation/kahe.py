@@ -3,11 +3,11 @@
 Block j of a merchant's packed integers m is encrypted as c_j = a_j * k + e_j + step * m_j in Z_q[x]/(x^N +
 1). The polynomials a_j are public and derived from the training and the round. The key k and the errors e_j
 are fresh discrete Gaussians. A sum of ciphertexts opens under the sum K of the keys, so that only K is ever
-reconstructed: each k is Shamir-shared to the committee with commitments, so that every share and every sum
-of shares can be checked, and the members first add their shares. Bell et al.
-2022 (ACORN), Li et al. 2023 (LERNA) and Bell-Clark et al. 2024 (Willow) build on the same idea. The opener
-learns K and the sum of the errors. This is ring learning with errors with hints, which Kim et al. 2023 reduce
-to the problem without hints; see :data:`fedrec.privacy.aggregation.ring.NOISE_STD`.
+reconstructed: each k is Shamir-shared to the committee, and the members first add their shares. Commitments
+let every share and every sum of shares be checked. Bell et al. 2022 (ACORN), Li et al. 2023 (LERNA) and
+Bell-Clark et al. 2024 (Willow) build on the same idea. The opener learns K and the sum of the errors. This is
+ring learning with errors with hints, which Kim et al. 2023 reduce to the problem without hints; see
+:data:`fedrec.privacy.aggregation.ring.NOISE_STD`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedrec.protocol.plan import Peer, roster_fingerprint
+from fedrec.protocol.plan import Peer
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.protocol.schema import MAX_COMMITTEE
 
 SEATS_CONTEXT = b"fedrec/seats/1"

@@ -21,7 +21,8 @@ from fedrec.privacy.audit.verify import seats as outsider
 from fedrec.privacy.audit.verify.charge_checks import check_plan as recheck_plan
 from fedrec.privacy.audit.verify.policy_checks import _broken_by_plan
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.protocol.plan import Peer, TrainingPlan, roster_fingerprint
+from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.server.cohort_defaults import default_colluders, default_min_contributors
 from fedrec.server.settled_options import settle
 from fedrec.vision import model_registry

@@ -44,7 +44,7 @@ from fedrec.privacy.audit.verify.policy_checks import GRACE, _broken_by_plan, _w
 from fedrec.privacy.derived_parameters import DUPLICATE_POLICY, derive
 from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
-from fedrec.protocol.plan import roster_fingerprint
+from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.server.receipts import read_receipts
 from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
 from fedrec.simulations.simulation_report import _ledger_epsilon, _spent
