@@ -9,7 +9,7 @@ from fedrec.errors import UnsupportedSystemError
 
 SUPPORTED: Final = ("linux", "darwin", "win32")
 """Linux, macOS and Windows, as in ``sys.platform``."""
-POSIX_COMMANDS: Final = ("server", "simulate")
+POSIX_COMMANDS: Final = ("server", "simulate", "backbone add")
 """Commands that run on Linux and macOS alone: they start processes and look into them as POSIX has it."""
 
 
@@ -25,7 +25,7 @@ def require_system_for(command: str) -> None:
     """Check that a command of the command line runs here.
 
     Args:
-        command: its first word.
+        command: its first word, or both where not all of a group's commands need POSIX.
 
     Raises:
         UnsupportedSystemError: it doesn't.

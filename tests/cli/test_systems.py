@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fedrec._internal.file_locks import LockedElsewhereError, is_locked, take_lock
@@ -20,6 +21,7 @@ from fedrec.privacy.aggregation import seal
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import Enrolment, JoinFile, read_file
 from fedrec.server.server_home import JOIN_FILE, ServerHome
+from fedrec.vision.backbones.trial import Trial, try_network
 from tests.support.cohort import Cohort
 from tests.support.pictures import picture
 
@@ -45,6 +47,8 @@ _POSIX_SIGNALS = ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGCHLD", "pthread_sigmask") 
 @pytest.fixture
 def without_posix(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows, as far as its name and what Python lacks there go."""
+    # It chooses its own code for the system once, when it is imported: before the name is changed.
+    assert psutil.LINUX or psutil.MACOS
     found = builtins.__import__
 
     def missing(
@@ -110,6 +114,14 @@ def test_servers_and_simulations_say_that_they_need_posix(
     monkeypatch.setattr(sys, "platform", "win32")
     assert _fedrec(monkeypatch, command) == UnsupportedSystemError.exit_code
     assert "not on Windows" in capsys.readouterr().err
+
+
+def test_a_network_is_not_called_malformed_where_it_cannot_be_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(UnsupportedSystemError, match="'fedrec backbone add' runs on Linux and macOS"):
+        try_network(Trial(tmp_path / "network.onnx", sha256="0" * 64, layers=("out",), size=32))
 
 
 def test_a_merchant_needs_nothing_of_posix(

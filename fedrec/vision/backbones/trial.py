@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from fedrec._internal.systems import require_system_for
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
 from fedrec.vision.backbones.one_picture import Colours, OnePictureNetwork
@@ -67,7 +68,9 @@ def try_network(trial: Trial) -> dict[str, int]:
     Raises:
         ConfigError: the network can't be computed within the limits, its features aren't finite, not of one
             length, the same for all pictures, or not the same for one picture each time.
+        UnsupportedSystemError: this system has no such limits.
     """
+    require_system_for("backbone add")
     asked = {
         "path": str(trial.path),
         "sha256": trial.sha256,
