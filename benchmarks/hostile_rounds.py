@@ -2,9 +2,10 @@
 
 The first kind runs in this process, with real keys, ciphertexts and ledgers: ten merchants with a dealer of
 a wrong key (always, or but for each fifth round) or a lying member of the committee, and three of whom nobody
-can be spared, so that the training stops. The second runs a deployment over TLS on loopback, four daemons, of
-which one turns silent: it stays connected and answers nothing. Its slowest round is held against the median
-of the rounds before.
+can be spared, so that the training stops. What the search for a dealer of a wrong key costs in one training
+and in the next is counted by the search alone, for every place of the dealer in its turns. The last kind runs
+a deployment over TLS on loopback, four daemons, of which one turns silent: it stays connected and answers
+nothing. Its slowest round is held against the median of the rounds before.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConnectionLostError, NotAdmittedError, TrainingError
 from fedrec.flower.fleet import FleetLink
+from fedrec.server.rotation import Rotation
 from fedrec.server.round_records import RoundRecord
 from fedrec.simulations.federation import Federation
 from fedrec.simulations.injected_faults import Saboteur
@@ -150,9 +152,54 @@ def with_a_silent_one(folder: Path, *, rounds: int) -> Mapping[str, Any]:
     }
 
 
+def searched(merchants: int, minimum: int, *, rounds: int) -> dict[str, Any]:
+    """Count the rounds that the search for a dealer of a wrong key loses, in a training and in the next."""
+    names = tuple(f"m{index}" for index in range(merchants))
+
+    def play(rotation: Rotation, saboteur: str) -> int:
+        lost = 0
+        for _ in range(rounds):
+            part = frozenset(names) - rotation.left_out(names, room=merchants - minimum)
+            if saboteur in part:
+                rotation.lost(part)
+                lost += 1
+            else:
+                rotation.opened(part)
+        return lost
+
+    first, second = [], []
+    for saboteur in names:
+        rotation = Rotation(order=names)
+        first.append(play(rotation, saboteur))
+        again = Rotation.continued(rotation.state(), order=reversed(names), before=names)
+        second.append(play(again, saboteur))
+    return {
+        "what": "search for a wrong key",
+        "merchants": merchants,
+        "minimum": minimum,
+        "rounds": rounds,
+        "lost_mean": statistics.mean(first),
+        "lost_most": max(first),
+        "next_lost_mean": statistics.mean(second),
+        "next_lost_most": max(second),
+    }
+
+
 def rounds_rows(*, quick: bool) -> list[Mapping[str, Any]]:
     """Return the rows of this file, for the benchmark of hostile participants."""
-    rows: list[Mapping[str, Any]] = []
+    rows: list[Mapping[str, Any]] = [
+        searched(merchants, minimum, rounds=40)
+        for merchants, minimum in (
+            (4, 3),
+            (10, 9),
+            (10, 8),
+            (10, 5),
+            (20, 19),
+            (20, 10),
+            (100, 95),
+            (100, 90),
+        )
+    ]
     for name, merchants, saboteur in SABOTEURS:
         with tempfile.TemporaryDirectory(prefix="fedrec-") as scratch:
             rows.append(

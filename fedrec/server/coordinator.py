@@ -20,6 +20,7 @@ from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.site_figures import figures_length
 from fedrec.server.attendance import CohortIncompleteError
+from fedrec.server.earlier_conduct import EarlierConduct
 from fedrec.server.layer_removal import Opened
 from fedrec.server.merchant_conduct import Conduct, LeftOut
 from fedrec.server.message_exchange import ExchangeSettings, ask
@@ -59,11 +60,13 @@ class Coordinator(TrainingRunner):
             refusals. Merchants that didn't refuse are charged for each of those.
         figures_model: returns the parameters, shape (d,), that site figures are of; None for those after the
             last round.
+        earlier: the record of merchants' conduct in the training before, if there was one.
     """
 
     most_lost: int | None = None
     before_round: Callable[[int], None] = lambda lost: None
     figures_model: Callable[[], NDArray[np.float64]] | None = None
+    earlier: EarlierConduct | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +102,7 @@ class Coordinator(TrainingRunner):
 
     def _rounds(self, first: int) -> None:
         """Run the rounds from ``first`` on, until the last one or until ``on_round`` ends the training."""
-        self._conduct = Conduct(self.plan, state=self.checkpoint.conduct())
+        self._conduct = Conduct(self.plan, state=self.checkpoint.conduct(), earlier=self.earlier)
         for round_number in range(first, self.plan.rounds + 1):
             self.before_round(self._lost_to_refusals)
             if self._lost_to_refusals:

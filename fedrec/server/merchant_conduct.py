@@ -18,6 +18,7 @@ from typing import Any
 from fedrec._internal.text import listed
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.complaints import Complaints
+from fedrec.server.earlier_conduct import EarlierConduct
 from fedrec.server.lost_rounds import Losses
 from fedrec.server.rotation import Rotation
 from fedrec.server.stragglers import Lateness
@@ -51,9 +52,17 @@ class Conduct:
     Args:
         plan: the training's plan.
         state: what :meth:`state` returned, or None for a new training.
+        earlier: the record that a new training goes on from, of sums that didn't open. Everything else in it
+            costs no round to find out again, and isn't held against a merchant for good.
     """
 
-    def __init__(self, plan: TrainingPlan, *, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        *,
+        state: Mapping[str, Any] | None = None,
+        earlier: EarlierConduct | None = None,
+    ) -> None:
         found: Mapping[str, Any] = state or {}
         names = [peer.name for peer in plan.roster]
         self._plan = plan
@@ -61,8 +70,11 @@ class Conduct:
             found.get("complaints"), colluders=plan.colluders, corrupt_witnesses=plan.corrupt_witnesses
         )
         # Each training has its own order, so that no merchant is always the first to be left out.
-        self.rotation = Rotation.from_state(
-            found.get("rotation"), order=sorted(names, key=lambda name: _drawn(plan, name))
+        order = sorted(names, key=lambda name: _drawn(plan, name))
+        self.rotation = (
+            Rotation.continued(earlier.state.get("rotation"), order=order, before=earlier.merchants)
+            if state is None and earlier is not None
+            else Rotation.from_state(found.get("rotation"), order=order)
         )
         self.lateness = Lateness.from_state(found.get("lateness"))
         self.losses = Losses(**found.get("losses", {}))

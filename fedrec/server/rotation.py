@@ -11,7 +11,7 @@ rounds, groups are left out, as large as possible.
 
 No verdict is final. A saboteur that spoils sums only together with one other merchant makes both look alike,
 and both are left out in turns. After some rounds a merchant that was left out is asked again, once another
-lost round would keep the share of lost rounds below one in twenty.
+lost round would keep the share of lost rounds below one in twenty. All of this goes on in the next training.
 """
 
 from __future__ import annotations
@@ -87,6 +87,36 @@ class Rotation:
             losses=int(state["losses"]),
             choosing=bool(state["choosing"]),
             recess=bool(state["recess"]),
+        )
+
+    @classmethod
+    def continued(
+        cls, state: Mapping[str, Any] | None, *, order: Iterable[str], before: Collection[str]
+    ) -> Rotation:
+        """Continue in a new training with the evidence from an earlier one.
+
+        Otherwise a saboteur that was found would cost each training as many rounds as the first.
+
+        Args:
+            state: what :meth:`state` returned of the earlier training, or None if nothing was stored.
+            order: names of all merchants of the new training, the first to be left out first.
+            before: names of all merchants of the earlier one.
+
+        Returns:
+            The rotation. Whoever wasn't in the earlier training is cleared by each of its lost rounds. Where
+            all who may have caused them are gone, it is one without suspects.
+        """
+        rotation = cls.from_state(state, order=order)
+        names, suspects = set(rotation.order), {name for name in before if not rotation.cleared.get(name)}
+        if suspects and not suspects & names:
+            return cls(order=rotation.order)
+        newcomers = names.difference(before) if rotation.losses else ()
+        return replace(
+            rotation,
+            cleared={name: lost for name, lost in rotation.cleared.items() if name in names}
+            | dict.fromkeys(newcomers, rotation.losses),
+            aside=tuple(name for name in rotation.aside if name in names),
+            returned=rotation.returned if rotation.returned in names else None,
         )
 
     def state(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.discriminant import solver_of
+from fedrec.server.earlier_conduct import earlier_conduct
 from fedrec.server.early_stopping import best_round, is_over
 from fedrec.server.evaluation import EvaluationData, probabilities, score
 from fedrec.server.optimizers.interface import Vector
@@ -159,6 +160,7 @@ class Session:
                 most_lost=self.pace.most_lost,
                 before_round=self.pace.before_round,
                 figures_model=lambda: self._final,
+                earlier=earlier_conduct(self.home.trainings, before=self.training),
             )
             if self.plan.upload_window is None
             else partial(Campaign, training=self.training.folder, pause=self._pause, tell=self.pace.tell)

@@ -117,6 +117,43 @@ def test_a_framed_merchant_and_its_saboteur_take_turns() -> None:
     assert sum(lost for lost, _ in played) < 100
 
 
+@pytest.mark.parametrize("saboteur", ["m0", "m5", "m9"])
+def test_what_was_found_in_one_training_holds_in_the_next(saboteur: str) -> None:
+    def lies(number: int, part: frozenset[str]) -> bool:
+        return saboteur in part
+
+    found = Rotation(order=names(10))
+    for number in range(15):
+        part = frozenset(names(10)) - found.left_out(names(10), room=1)
+        if lies(number, part):
+            found.lost(part)
+        else:
+            found.opened(part)
+    assert found.losses >= 1
+    state = json.loads(json.dumps(found.state()))
+    # Another order of turns, one merchant less and two that are new.
+    after = (*(name for name in reversed(names(10)) if name != "m3"), "new", "newer")
+    second = Rotation.continued(state, order=after, before=names(10))
+    played = play(second, lies, rounds=20)
+    assert not any(lost for lost, _ in played)
+    assert {name for _, out in played for name in out} == {saboteur}
+    # It comes back in time, which costs a round, and no newcomer is taken for the cause.
+    longer = play(second, lies, rounds=400)
+    assert sum(lost for lost, _ in longer) <= 400 // 20
+    assert sum("new" in out or "newer" in out for _, out in longer) == 0
+
+
+def test_where_the_suspects_are_gone_the_next_training_begins_without_any() -> None:
+    found = Rotation(order=names(4))
+    found.lost(names(4))
+    for name in names(3):
+        found.lost(set(names(4)) - {name})
+    assert found.undecided == {"m3"}
+    later = Rotation.continued(found.state(), order=names(3), before=names(4))
+    assert later == Rotation(order=names(3))
+    assert Rotation.continued(None, order=names(3), before=names(4)) == Rotation(order=names(3))
+
+
 def test_a_single_accident_costs_one_round_and_everybody_is_asked_again() -> None:
     played = play(Rotation(order=names(6)), lambda number, part: number == 3, rounds=300)
     assert sum(lost for lost, _ in played) == 1
