@@ -105,6 +105,11 @@ class Attendance:
         """Whether so many merchants' own rules refuse that no round can have enough contributors."""
         return self.plan.cohort - len(self.abstaining) < self.plan.min_contributors
 
+    def spares(self, excluded: Collection[str]) -> bool:
+        """Tell whether a round can do without one of the merchants that are there, beside ``excluded``."""
+        there = self._connected(self.present()) & self._contributors
+        return len(there.difference(excluded)) > self.plan.min_contributors
+
     @property
     def sealing_keys(self) -> tuple[SignedSealingKey, ...]:
         """The sealing keys of the committee that are known, in the committee's order."""
@@ -188,7 +193,7 @@ class Attendance:
     def ask_again(self) -> None:
         """Ask those that have joined once more, so that a merchant whose rules have changed says so.
 
-        Before a round for which the others would be charged in vain. Flower takes a merchant that was killed
+        Before a round for which the others may be charged in vain. Flower takes a merchant that was killed
         for connected for a while: one that doesn't answer isn't there.
 
         Raises:

@@ -61,12 +61,15 @@ class Coordinator(TrainingRunner):
         figures_model: returns the parameters, shape (d,), that site figures are of; None for those after the
             last round.
         earlier: the record of merchants' conduct in the training before, if there was one.
+        asks_again: whether a round for which no merchant can be spared is begun only once all have said that
+            they still take part. That is one more exchange, and saves a charge for nothing.
     """
 
     most_lost: int | None = None
     before_round: Callable[[int], None] = lambda lost: None
     figures_model: Callable[[], NDArray[np.float64]] | None = None
     earlier: EarlierConduct | None = None
+    asks_again: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,9 +108,12 @@ class Coordinator(TrainingRunner):
         self._conduct = Conduct(self.plan, state=self.checkpoint.conduct(), earlier=self.earlier)
         for round_number in range(first, self.plan.rounds + 1):
             self.before_round(self._lost_to_refusals)
-            if self._lost_to_refusals:
+            excluded = self._conduct.complaints.excluded
+            # Before the first one all have just joined.
+            all_needed = self.asks_again and round_number > first and not self._cohort.spares(excluded)
+            if self._lost_to_refusals or all_needed:
                 self._cohort.ask_again()
-            self._connected = frozenset(self._cohort.refresh(excluded=self._conduct.complaints.excluded))
+            self._connected = frozenset(self._cohort.refresh(excluded=excluded))
             self.checkpoint.reserve(round_number, conduct=self._conduct.state())
             record, stop = self._round(round_number, take=self._apply)
             self.checkpoint.save(self.weights, round_number=round_number, record=asdict(record))

@@ -79,6 +79,7 @@ class Pace:
     timeout: float = 3600.0
     grace: GracePeriod | None = None
     most_lost: int | None = None
+    asks_again: bool = False
     before_round: Callable[[int], None] = lambda lost: None
     pause: Callable[[], None] = lambda: time.sleep(1.0)
     tell: Callable[[str], None] = lambda text: None
@@ -158,6 +159,7 @@ class Session:
             partial(
                 Coordinator,
                 most_lost=self.pace.most_lost,
+                asks_again=self.pace.asks_again,
                 before_round=self.pace.before_round,
                 figures_model=lambda: self._final,
                 earlier=earlier_conduct(self.home.trainings, before=self.training),

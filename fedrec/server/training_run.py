@@ -105,6 +105,7 @@ class TrainingRun:
                 timeout=self.timeout,
                 grace=GracePeriod(multiple=self.patience),
                 most_lost=self.most_lost,
+                asks_again=True,
                 before_round=self._before_round,
                 pause=self._pause,
                 tell=self._tell,

@@ -19,6 +19,7 @@ from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.protocol.site_figures import SiteFigures
 from fedrec.protocol.statements import Receipt, SignedSealingKey
+from fedrec.server import attendance
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.round_records import RoundRecord
 from fedrec.server.server_home import ServerHome
@@ -199,6 +200,45 @@ def test_others_are_not_charged_for_rounds_that_a_stricter_rule_makes_impossible
     last, later = cohort.coordinator(plan)
     last.run()
     assert [record.opened for record in later][-2:] == [True, True]
+
+
+@pytest.mark.parametrize("what", ["rule", "silence"])
+def test_no_round_is_begun_that_a_rule_or_a_silent_merchant_makes_impossible(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deployment asks first where nobody can be spared: what is found then costs nobody a charge."""
+    monkeypatch.setattr(attendance, "OPENING_SECONDS", 0.2)
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=3, min_contributors=4)
+    silent = False
+    grid = cohort.grid(drop=lambda kind, group, index: silent and index == 0)
+    coordinator, records = cohort.coordinator(plan, grid)
+    coordinator.asks_again = True
+
+    def change(record: RoundRecord) -> None:
+        nonlocal silent
+        records.append(record)
+        if what == "rule":
+            rules = cohort.policy.model_copy(update={"largest_sample_rate": 0.1})
+            cohort.merchants["m0"].use_policy(rules)
+        silent = what == "silence"
+
+    coordinator.on_round = change
+    reason = "m0 takes part no more: policy" if what == "rule" else "no answer from m0"
+    with pytest.raises(CohortIncompleteError, match=reason):
+        coordinator.run()
+    assert [record.opened for record in records] == [True]
+    assert [len(cohort.charges(name)) for name in cohort.names] == [1] * 4
+
+
+def test_nobody_is_asked_before_a_round_that_can_do_without_one(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    grid = cohort.grid()
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=2, min_contributors=3), grid)
+    coordinator.asks_again = True
+    coordinator.run()
+    assert [record.opened for record in records] == [True] * 2
+    assert sum(m.metadata.message_type == "query.join" for m in grid.requests) == 4
 
 
 def answers(merchant: Merchant) -> list[int]:
