@@ -188,6 +188,8 @@ def join(
     confirm_join_file(opened, found, given=confirm, new_server=new_server)
     opened.approve(found)
     typer.echo(f"joined {found.address}; next: fedrec client check --home {home}")
+    if opened.paused:
+        typer.echo("this merchant is still paused: 'fedrec client resume' has it take part")
 
 
 @app.command()
@@ -224,8 +226,15 @@ def pause(home: Home = _HOME) -> None:
 @app.command()
 def resume(home: Home = _HOME) -> None:
     """Take part again after 'pause'."""
-    MerchantHome.open(home).resume()
-    typer.echo("resumed: plans and rounds are answered again, as the policy allows")
+    opened = MerchantHome.open(home)
+    paused = opened.paused
+    opened.resume()
+    typer.echo(
+        "resumed: plans and rounds are answered again, as the policy allows; in a training that goes on, "
+        "from the round for which the server asks next, within about ten minutes"
+        if paused
+        else "this merchant was not paused"
+    )
 
 
 @app.command()

@@ -158,6 +158,7 @@ def plan(
     """Plan a training for the enrolled merchants and file it to be run."""
     from fedrec.cli.plan_summary import plan_lines
     from fedrec.server.class_check import class_warnings
+    from fedrec.server.package_check import package_warnings
     from fedrec.server.training_file import add_training, read_training_file
 
     if as_json and not explain:
@@ -176,7 +177,10 @@ def plan(
         witnesses=opened.witnesses(),
     )
     typer.echo("\n".join(plan_lines(training, fingerprint=_join_fingerprint(opened))))
-    for line in class_warnings(options.classes, options.eval_data):
+    for line in (
+        *class_warnings(options.classes, options.eval_data),
+        *package_warnings(training.plan().model),
+    ):
         typer.echo(f"warning     {line}")
     for line in _queue(training, opened):
         typer.echo(f"note        {line}")

@@ -117,6 +117,11 @@ def status_lines(status: MerchantStatus) -> Iterator[str]:
         yield f"  photos    {status.photos or 'are inspected after the join is answered'}"
     if status.paused:
         yield "paused      new rounds are refused until 'fedrec client resume'"
+    elif status.resumed is not None:
+        yield (
+            f"resumed     at {moment(status.resumed)}: takes part again from the round for which the server "
+            "asks next, within about ten minutes"
+        )
     budget = status.budget
     yield f"budget      {_gauge(budget)}epsilon {_epsilon(budget.spent)} spent{_left(budget)}"
     yield f"  rating    {budget.sentence}"

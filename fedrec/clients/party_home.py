@@ -22,7 +22,7 @@ from fedrec.protocol.roster_statements import SignedRotation
 from fedrec.protocol.schema import Hash
 
 ENROLMENT_FILE, JOIN_FILE = "enrolment.json", "join.json"
-_CONNECTION_FILE, _PAUSE_FILE = "connection.json", "paused"
+_CONNECTION_FILE, _PAUSE_FILE, _RESUMED_FILE = "connection.json", "paused", "resumed"
 
 
 @dataclass(frozen=True)
@@ -205,8 +205,23 @@ class PartyHome:
         write_atomically(self.folder / _PAUSE_FILE, b"", mode=0o600)
 
     def resume(self) -> None:
-        """End the pause."""
+        """End the pause, and note when it ended."""
+        if self.paused:
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            # The record is information only: a full disk must not keep the party out.
+            with suppress(OSError):
+                write_atomically(self.folder / _RESUMED_FILE, at.encode(), mode=0o600)
         (self.folder / _PAUSE_FILE).unlink(missing_ok=True)
+
+    @property
+    def resumed(self) -> datetime | None:
+        """When the last pause ended; None while the party is paused, or was never."""
+        if self.paused:
+            return None
+        try:
+            return datetime.fromisoformat((self.folder / _RESUMED_FILE).read_text("utf-8")).astimezone(UTC)
+        except (OSError, ValueError):
+            return None
 
     def rules_stamp(self) -> tuple[object, ...]:
         """Return a value that changes when ``policy.toml``, the join file or the pause changes."""

@@ -264,7 +264,8 @@ class _Checks:
         joined = self._home.joined()
         vouched = read_approvals(self._home.folder, joined).vouched
         words = "".join(f"; {entry.peer.name} by the word of {shorten(entry.vouchers)}" for entry in vouched)
-        return f"{joined.address}, with {', '.join(peer.name for peer in joined.roster)}{words}"
+        paused = "; paused: 'fedrec client resume' has it take part" if self._home.paused else ""
+        return f"{joined.address}, with {', '.join(peer.name for peer in joined.roster)}{words}{paused}"
 
     def _policy(self) -> MerchantPolicy:
         return MerchantPolicy.load(self._home.folder / "policy.toml")

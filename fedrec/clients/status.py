@@ -234,6 +234,7 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         photo_counts=None if counts is None else counts.model_dump(),
         changed_data=rule,
         paused=home.paused,
+        resumed=None if training is None else _resumed(home, entries),
         budget=budget,
         ledger_entries=len(entries),
         ledger_head=(entries[-1].hash if entries else genesis(public)).hex(),
@@ -242,6 +243,15 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         hours=None if policy is None else policy.hours,
         forgotten=view.forgotten,
     )
+
+
+def _resumed(home: MerchantHome, entries: Sequence[Entry]) -> str | None:
+    """Return when the last pause ended, if no round was charged since."""
+    at = home.resumed
+    charged = charges(entries)
+    if at is None or (charged and datetime.fromisoformat(charged[-1].created_at) > at):
+        return None
+    return at.isoformat(timespec="seconds")
 
 
 def _in_force(home: MerchantHome, policy: MerchantPolicy | None) -> MerchantPolicy | None:

@@ -220,6 +220,7 @@ class MerchantStatus:
         photo_counts: the same as numbers, as :class:`fedrec.clients.photo_counts.PhotoCounts` has them.
         changed_data: the policy's rule about photos that were added.
         paused: whether the merchant is paused.
+        resumed: when its last pause ended, until it takes part in a round of the open training; else None.
         budget: its lifetime budget.
         ledger_entries: number of entries of its ledger.
         ledger_head: hash of the last entry, 64 hexadecimal digits.
@@ -248,6 +249,7 @@ class MerchantStatus:
     photo_counts: dict[str, str | int] | None
     changed_data: str
     paused: bool
+    resumed: str | None
     budget: Budget
     ledger_entries: int
     ledger_head: str

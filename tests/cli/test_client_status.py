@@ -467,6 +467,27 @@ def test_status_tells_what_left_what_it_cost_and_what_comes_next(tmp_path: Path)
     assert histories(view, again, budget, home=home.folder)[0].lost == 2
 
 
+def test_a_merchant_that_takes_part_again_says_so_until_its_next_round(
+    home: MerchantHome, tmp_path: Path
+) -> None:
+    assert told(home, "resume") == "this merchant was not paused\n" and read_status(home).resumed is None
+    join(home, a_plan(tmp_path, min_contributors=3))
+    home.pause()
+    assert "paused: 'fedrec client resume'" in findings(home)["joined"][1]
+    assert "\npaused " in told(home, "status")
+    assert "takes part again" not in told(home, "status")
+    assert "the server asks next" in told(home, "resume")
+    shown = told(home, "status")
+    assert "\nresumed     at 2" in shown and "paused" not in shown
+    earlier = datetime.now(UTC) - timedelta(minutes=5)
+    (home.folder / "resumed").write_text(earlier.isoformat(timespec="seconds"))
+    assert read_status(home).resumed == earlier.isoformat(timespec="seconds")
+    charge(home, CHARGE)
+    assert read_status(home).resumed is None
+    (home.folder / "resumed").write_text("no time")
+    assert read_status(home).resumed is None
+
+
 def test_a_plan_of_another_version_hides_nothing_else(home: MerchantHome, tmp_path: Path) -> None:
     store = MerchantStore(home.store)
     store.join("ab" * 32, plan=b"{}", seeded=False, make_secrets=TrainingSecrets)

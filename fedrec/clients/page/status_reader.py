@@ -46,7 +46,7 @@ class StatusReader:
     def _files(self) -> tuple[object, ...]:
         folder = self._home.folder
         paths = [self._home.ledger, self._home.store, folder / "client.toml", folder / MODELS]
-        paths += [folder / name for name in ("policy.toml", JOIN_FILE, "paused", "node.key.next")]
+        paths += [folder / name for name in ("policy.toml", JOIN_FILE, "paused", "resumed", "node.key.next")]
         stamp: list[object] = []
         for path in paths:
             try:

@@ -87,6 +87,7 @@ function showNow(status) {
     status.server === null ? told.noServer : status.connected && told.connectedTo(status.server, time(status.connection_at)),
     status.running && !status.connected && status.connection_reason && text("li", status.connection_reason, { lang: "en" }),
     status.server !== null && (next ? told.next(next.number, next.rounds) + pace : status.training ? told.noNext : told.noTraining),
+    status.resumed && told.resumed(time(status.resumed)),
     status.hours && told.hours(status.hours.join(", ")),
     status.new_key_waits && told.newKey,
     ...(status.training?.alarms ?? []).map((alarm) => text("li", `${told.notPrivate}: ${alarm}`, { lang: "en" })),
@@ -379,7 +380,7 @@ function show() {
   if (!status) return;
   at("content").hidden = false;
   at("merchant").textContent = texts().merchant(status.merchant);
-  part("now", [status.running, status.started, status.connected, status.connection_at, status.connection_reason, status.server, status.next_round, status.training?.alarms, status.hours, status.paused, status.policy_problem, status.new_key_waits, status.doing?.doing], () => showNow(status));
+  part("now", [status.running, status.started, status.connected, status.connection_at, status.connection_reason, status.server, status.next_round, status.training?.alarms, status.hours, status.paused, status.resumed, status.policy_problem, status.new_key_waits, status.doing?.doing], () => showNow(status));
   part("doing", [status.running, status.doing], () => showDoing(status));
   part("refusals", status.refusals, () => showRefusals(status.refusals));
   part("budget", status.budget, () => showBudget(status.budget));
