@@ -108,6 +108,7 @@ class _Output:
                 "score": round(found.match.score, 4),
                 "test": found.match.test,
                 "changes": changes,
+                "negative": found.transformation.negative,
                 "mirrored": found.transformation.mirrored,
                 "degrees": round(found.transformation.degrees, 1),
                 "scale": round(found.transformation.scale, 4),

@@ -15,7 +15,7 @@ from fedrec.recognition.copies.hashes import COPY_BITS, LEAST_QUALITY, distances
 from fedrec.recognition.copies.overlap import Overlap, overlap
 from fedrec.recognition.copies.prints import Print
 
-Test = Literal["hash", "pixels", "marked", "strip"]
+Test = Literal["hash", "pixels", "marked", "covered", "strip"]
 
 # Set on photos of clothing-small's training split and their six nearest neighbours by embedding: look-alikes,
 # many of one seller on one floor. Two photos of one object that was photographed twice reach a mean of 0.82.
@@ -25,6 +25,12 @@ _MARKED_MEAN: Final = 0.6
 _MARKED_EXACT: Final = 0.45
 _MARKED_THICK: Final = 0.08
 """Nearly half agrees exactly, and what doesn't is as thin as writing."""
+_COVERED_EXACT: Final = 0.5
+_COVERED_BESIDE: Final = 0.75
+_COVERED_THICK: Final = 0.27
+_COVERED_CENTRAL: Final = 0.5
+"""Half agrees exactly, and what is laid over a part leaves the middle free: where two garments were
+photographed on one stand, all but the middle agrees."""
 _STRIP_CONTRAST: Final = 0.5
 _STRIP_INNER: Final = 0.85
 _STRIP_TEXTURED: Final = 0.15
@@ -48,8 +54,9 @@ class Match:
 
     Attributes:
         test: what decided: ``hash`` (the whole photos are nearly the same), ``pixels`` (they agree throughout
-            where they overlap), ``marked`` (they agree but for writing or small things laid over), ``strip``
-            (a strip agrees, as in a collage).
+            where they overlap), ``marked`` (they agree but for writing or small things laid over),
+            ``covered`` (they agree but for larger things laid over), ``strip`` (a strip agrees, as in a
+            collage).
         score: 0 to 1: the share of the overlap that agrees, or for ``hash`` of the bits.
         matrix: float64 (3, 3), takes points of the photo's print to the other print.
         of_first: share of the photo that lies on the other one.
@@ -117,6 +124,13 @@ def _test(seen: Agreement, *, alignment: Alignment, of_second: float) -> tuple[T
         return "pixels", seen.mean
     if seen.mean >= _MARKED_MEAN and seen.exact >= _MARKED_EXACT and seen.thick <= _MARKED_THICK:
         return "marked", seen.mean
+    if (
+        seen.exact >= _COVERED_EXACT
+        and seen.beside >= _COVERED_BESIDE
+        and seen.thick <= _COVERED_THICK
+        and seen.central >= _COVERED_CENTRAL
+    ):
+        return "covered", seen.exact
     strip = seen.strip
     if (
         strip is not None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fedrec.errors import DataError
 from fedrec.observability.progress import Stage, Tell
@@ -18,6 +19,9 @@ from fedrec.recognition.copies.prints import Print, Prints, make_print, reduced
 from fedrec.recognition.copies.proposals import by_features, by_hashes, by_vectors, merged
 from fedrec.recognition.copies.transformation import Transformation, transformation
 from fedrec.recognition.embedding import Embedder
+
+_OF_NEGATIVE: Final = 4
+"""Candidates of a photo's negative."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,9 @@ class Finder:
         printed = make_print(photo)
         if printed is None:
             return []
-        candidates = self._candidates(reduced(photo), printed, without=frozenset())
-        return self._compare(printed, candidates)
+        small = reduced(photo)
+        found = self._compare(printed, self._candidates(small, printed, without=frozenset()))
+        return found or self._of_negative(small, printed, without=frozenset())
 
     def pairs(self, tell: Tell = _ignore) -> Iterator[tuple[int, Found]]:
         """Find the photos of the collection that match each other.
@@ -104,25 +109,45 @@ class Finder:
             A photo's number, and a match with a photo: each pair once.
         """
         compared: dict[int, set[int]] = {}
+        negatives: dict[int, set[int]] = {}
         count = self._count
         for number in range(count):
             printed = self._prints[number]
             if printed is not None:
                 without = frozenset({number, *compared.pop(number, ())})
-                candidates = self._candidates(self._again(number), printed, without=without)
+                photo = self._again(number)
+                candidates = self._candidates(photo, printed, without=without)
                 for candidate in candidates:
                     if candidate > number:
                         compared.setdefault(candidate, set()).add(number)
-                for found in self._compare(printed, candidates):
+                matches = self._compare(printed, candidates)
+                if not matches:
+                    without = frozenset({number, *negatives.pop(number, ())})
+                    matches = self._of_negative(photo, printed, without=without)
+                    for found in matches:
+                        negatives.setdefault(found.number, set()).add(number)
+                for found in matches:
                     yield number, found
             tell(Stage("compare photos", number + 1, count))
 
-    def _candidates(self, photo: Image.Image | None, printed: Print, *, without: frozenset[int]) -> list[int]:
+    def _of_negative(
+        self, photo: Image.Image | None, printed: Print, *, without: frozenset[int]
+    ) -> list[Found]:
+        """Find photos that the photo is a negative of, among few candidates: negatives are rare."""
+        inverted = None if photo is None else ImageOps.invert(photo.convert("RGB"))
+        negative = printed.negative()
+        candidates = self._candidates(inverted, negative, without=without, parts=False)
+        found = self._compare(negative, candidates[:_OF_NEGATIVE])
+        return [replace(one, transformation=replace(one.transformation, negative=True)) for one in found]
+
+    def _candidates(
+        self, photo: Image.Image | None, printed: Print, *, without: frozenset[int], parts: bool = True
+    ) -> list[int]:
         proposals = [by_hashes(printed.hashes, self._hashes)]
         if self._index is not None:
             proposals.append(by_features(printed, self._index))
         if photo is not None and self._embedder is not None and self._search is not None:
-            proposals += by_vectors(photo, self._embedder, self._search)
+            proposals += by_vectors(photo, self._embedder, self._search, parts=parts)
         return merged(proposals, without=without)
 
     def _again(self, number: int) -> Image.Image | None:

@@ -28,6 +28,11 @@ class Hashes:
     words: NDArray[np.uint64]
     quality: int
 
+    def negative(self) -> Hashes:
+        """Return the hashes of the photo's negative."""
+        # A bit says on which side of the median a frequency is.
+        return Hashes(words=~self.words, quality=self.quality)
+
 
 SYMMETRIES: Final[tuple[tuple[tuple[int, int], tuple[int, int]], ...]] = (
     ((1, 0), (0, 1)),

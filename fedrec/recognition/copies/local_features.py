@@ -21,6 +21,8 @@ _DIRECTIONS: Final = 8
 # mirrored photo the frame is mirrored along that direction: rows of cells, and directions, run the other way.
 _ORDER: Final = np.arange(_CELLS * _CELLS * _DIRECTIONS).reshape(_CELLS, _CELLS, _DIRECTIONS)
 _MIRRORED: Final = _ORDER[::-1][:, :, -np.arange(_DIRECTIONS) % _DIRECTIONS].ravel()
+# In a negative all gradients point the other way, and with them the frame: it is turned by half a turn.
+_NEGATIVE: Final = _ORDER[::-1, ::-1].ravel()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class LocalFeatures:
         points = self.points.copy()
         points[:, 0] = self.width - 1 - points[:, 0]
         return LocalFeatures(points, np.ascontiguousarray(self.descriptors[:, _MIRRORED]), self.width)
+
+    def negative(self) -> LocalFeatures:
+        """Return the features of the picture's negative."""
+        return LocalFeatures(self.points, np.ascontiguousarray(self.descriptors[:, _NEGATIVE]), self.width)
 
 
 def local_features(luminance: NDArray[np.uint8]) -> LocalFeatures:

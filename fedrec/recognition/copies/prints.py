@@ -18,6 +18,7 @@ from fedrec.recognition.copies.local_features import LocalFeatures, local_featur
 LONGEST_SIDE: Final = 400
 """Larger photos are reduced to it: work and memory don't grow with a photo's size."""
 _SHORTEST_SIDE: Final = 16
+_LIGHTEST: Final = 255
 KEPT: Final = 2000
 """Prints in memory, of up to 230 kB each."""
 
@@ -41,6 +42,10 @@ class Print:
         """Return the picture's width and height."""
         height, width = self.luminance.shape
         return width, height
+
+    def negative(self) -> Print:
+        """Return the print of the photo's negative."""
+        return Print(_LIGHTEST - self.luminance, self.features.negative(), self.hashes.negative())
 
 
 def reduced(photo: Image.Image) -> Image.Image:

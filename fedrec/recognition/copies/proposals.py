@@ -32,18 +32,19 @@ def parts_of(photo: Image.Image) -> list[Image.Image]:
     return [photo.crop(box) for box in (*quarters, *halves)]
 
 
-def by_vectors(photo: Image.Image, embedder: Embedder, search: Nearest) -> list[list[int]]:
+def by_vectors(photo: Image.Image, embedder: Embedder, search: Nearest, *, parts: bool) -> list[list[int]]:
     """Propose photos whose vectors are near that of a photo, or of a part of it.
 
     Args:
         photo: the photo.
         embedder: the model.
         search: the vectors of the collection.
+        parts: whether parts of the photo propose photos, too.
 
     Returns:
         Photos near the whole, and photos nearest to a part of it; the best first.
     """
-    vectors = embedder.embed([photo, *parts_of(photo)])
+    vectors = embedder.embed([photo, *(parts_of(photo) if parts else ())])
     numbers, similarity = search.nearest(vectors, count=_EACH)
     if not numbers.shape[1]:
         return []

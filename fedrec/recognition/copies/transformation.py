@@ -28,6 +28,7 @@ class Transformation:
         of_photo: share of the photo that lies on the other one; the rest is a border, text or other photos.
         of_other: share of the other one that the photo shows; the rest was cut off.
         strip: whether only a strip agrees, as in a collage.
+        negative: whether light and dark are exchanged.
     """
 
     mirrored: bool
@@ -38,10 +39,11 @@ class Transformation:
     of_photo: float
     of_other: float
     strip: bool
+    negative: bool = False
 
     def words(self) -> list[str]:
         """Return the changes in plain words; empty if the photos are the same but for small changes."""
-        found = []
+        found = ["in negative"] if self.negative else []
         if self.mirrored:
             found.append("mirrored")
         if abs(self.degrees) > _DEGREES:

@@ -21,6 +21,7 @@ from fedrec.recognition.catalogue import models
 from fedrec.recognition.catalogue.catalogue import Catalogue, UsedModel
 from fedrec.recognition.catalogue.importing import import_file
 from fedrec.recognition.catalogue.photo_model import Look, PhotoModel
+from fedrec.recognition.copies.alignment import alignments
 from fedrec.recognition.copies.collection import AllVectors
 from fedrec.recognition.copies.decision import match
 from fedrec.recognition.copies.finder import Finder
@@ -109,8 +110,6 @@ def test_a_shared_floor_is_no_copy_though_most_features_match() -> None:
     first, second, moved = on_a_floor(garment=1), on_a_floor(garment=2), on_a_floor(garment=2, shift=20)
     prints = [make_print(photo) for photo in (first, second, moved, ImageOps.mirror(first))]
     assert all(prints)
-    from fedrec.recognition.copies.alignment import alignments
-
     aligned = alignments(prints[0].features, prints[1].features)  # type: ignore[union-attr]
     assert aligned[0].inliers > 50, "features alone would call it a copy"
     assert match(prints[0], prints[1]) is None  # type: ignore[arg-type]
@@ -128,6 +127,53 @@ def test_a_shared_margin_is_no_copy() -> None:
     assert first is not None and second is not None and match(first, second) is None
     crop = make_print(left.crop((120, 0, 320, 300)))
     assert crop is not None and match(crop, first) is not None
+
+
+def covered(photo: Image.Image, *, radius: int, places: Sequence[tuple[int, int]]) -> Image.Image:
+    """A photo with stickers laid over it."""
+    made = photo.copy()
+    draw = ImageDraw.Draw(made)
+    for x, y in places:
+        draw.ellipse(
+            (x - radius, y - radius, x + radius, y + radius), fill=(255, 205, 40), outline=(80, 50, 0)
+        )
+        draw.ellipse((x - radius // 2, y - radius // 2, x - radius // 4, y), fill=(60, 40, 0))
+    return made
+
+
+@pytest.mark.parametrize("places", [[(80, 80)], [(240, 200)], [(60, 60), (260, 70), (70, 230)]])
+def test_stickers_beside_the_middle_hide_no_copy(places: list[tuple[int, int]]) -> None:
+    photo = texture(3, width=320, height=300)
+    first = make_print(covered(photo, radius=75 if len(places) == 1 else 45, places=places))
+    second = make_print(photo)
+    assert first is not None and second is not None
+    found = match(first, second)
+    assert found is not None and found.test == "covered"
+
+
+def test_a_shared_stand_is_no_copy_though_the_rest_is_the_same_to_the_pixel() -> None:
+    photos = [texture(3, width=320, height=300) for _ in range(2)]
+    for photo, garment in zip(photos, (7, 8), strict=True):
+        photo.paste(texture(garment, width=130, height=130), (95, 85))
+    first, second = (make_print(photo) for photo in photos)
+    assert first is not None and second is not None
+    assert alignments(first.features, second.features)[0].inliers > 50
+    assert match(first, second) is None
+
+
+@pytest.mark.parametrize("read_all", [True, False])
+def test_a_negative_is_found_also_mirrored_and_cropped(read_all: bool) -> None:
+    photos = [texture(seed, width=200, height=150) for seed in range(8)]
+    vectors = AllVectors(Thumbnails().embed(photos))
+    finder = Finder(Made(photos), embedder=Thumbnails(), search=vectors, read_all=read_all)
+    cropped = photos[5].crop((10, 8, 190, 140))
+    # A mirrored thumbnail is near another one.
+    for edited in (photos[5], cropped, ImageOps.mirror(cropped))[: 3 if read_all else 2]:
+        (found,) = finder.find(ImageOps.invert(edited))
+        assert found.number == 5 and found.transformation.words()[0] == "in negative"
+    assert finder.find(ImageOps.invert(texture(40, width=200, height=150))) == []
+    both = Finder(Made([photos[1], ImageOps.invert(photos[1]), photos[2]]))
+    assert [(number, found.number) for number, found in both.pairs()] == [(0, 1)]
 
 
 def test_one_watermark_on_two_photos_is_no_copy() -> None:

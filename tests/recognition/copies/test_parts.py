@@ -60,6 +60,21 @@ def test_mirrored_features_are_those_of_the_mirrored_picture() -> None:
     assert np.median(near) < 3 and np.mean(np.array(near) < 4) > 0.8, "unmirrored, the median is 25"
 
 
+def test_a_print_of_the_negative_is_that_of_the_negative_picture() -> None:
+    photo = texture(3, width=200, height=160)
+    printed, real = make_print(photo), make_print(ImageOps.invert(photo))
+    assert printed is not None and real is not None
+    negative = printed.negative()
+    assert np.abs(negative.luminance.astype(int) - real.luminance).max() <= 1
+    assert np.bitwise_count(negative.hashes.words ^ real.hashes.words).sum(axis=1).max() <= 8
+    near = []
+    for point, descriptor in zip(negative.features.points, negative.features.descriptors, strict=True):
+        there = np.linalg.norm(real.features.points - point, axis=1) < 0.7
+        away = np.abs(real.features.descriptors[there].astype(int) - descriptor).mean(axis=1)
+        near.append(away.min() if len(away) else np.inf)
+    assert np.median(near) < 3 and np.mean(np.array(near) < 4) > 0.8
+
+
 @pytest.mark.parametrize("number", range(8))
 def test_a_hash_in_each_symmetry_tells_how_the_photo_was_turned(number: int) -> None:
     photo = np.asarray(texture(1, width=256, height=192))

@@ -29,7 +29,7 @@ export const TEXTS = {
     noCopies: "No copy was found.",
     copyOf: (title) => `The same photo as that of "${title}"`,
     facts: (model, products) => products === null ? model : `${model}; ${products} products`,
-    tests: { hash: "nearly the same picture", pixels: "the same pixels", marked: "the same pixels with marks on them", strip: "a strip of it" },
+    tests: { hash: "nearly the same picture", pixels: "the same pixels", marked: "the same pixels with marks on them", covered: "the same pixels with something laid over a part", strip: "a strip of it" },
     flaws: {},
     errors: {
       "not-a-photo": "That can't be read as a photo. Choose a JPEG, PNG, WebP, GIF or BMP file.",
@@ -72,7 +72,7 @@ export const TEXTS = {
     noCopies: "没有发现相同的照片。",
     copyOf: (title) => `与“${title}”的照片相同`,
     facts: (model, products) => products === null ? model : `${model}；${products} 件商品`,
-    tests: { hash: "图像几乎相同", pixels: "像素一致", marked: "像素一致，但添加了标记", strip: "其中的一部分" },
+    tests: { hash: "图像几乎相同", pixels: "像素一致", marked: "像素一致，但添加了标记", covered: "像素一致，但部分被遮盖", strip: "其中的一部分" },
     flaws: {
       small: ["照片尺寸太小。", "请上传原始尺寸的照片。"],
       blurred: ["照片模糊。", "请拿稳相机，并对准商品对焦。"],
