@@ -7,10 +7,11 @@ from typing import Final
 
 from PIL import Image
 
+from fedrec.recognition.quality.blocks import block_contrast
 from fedrec.recognition.quality.blur import blur_effect
 from fedrec.recognition.quality.borders import border_share
 from fedrec.recognition.quality.clutter import clutter
-from fedrec.recognition.quality.exposure import exposure
+from fedrec.recognition.quality.exposure import burnt_share, exposure
 from fedrec.recognition.quality.luminance import luminance
 from fedrec.recognition.quality.overlaid_text import text_characters
 from fedrec.recognition.quality.thresholds import Thresholds
@@ -39,7 +40,14 @@ FLAWS: Final = {
         "The photo is washed out: nothing in it is dark.",
         "Take it without light shining into the lens, or expose it less.",
     ),
+    "overexposed": Flaw(
+        "Much of the middle is white without any detail: the photo is overexposed.",
+        "Expose it less, or take it without direct light on the product.",
+    ),
     "flat": Flaw("The photo has little contrast.", "Take it in more light, in front of another backdrop."),
+    "compressed": Flaw(
+        "The photo was compressed so much that it shows squares.", "Upload the original file of the camera."
+    ),
     "framed": Flaw("The photo has a frame or bars.", "Upload it without them."),
     "text": Flaw(
         "Something like a line of text is on the photo.", "Upload it without overlaid text.", hint=True
@@ -90,7 +98,8 @@ def measures(photo: Image.Image) -> dict[str, float]:
 
     Returns:
         A value for each flaw: the short side in pixels, the blur effect, the 95th and 5th percentile of the
-        luminance and their distance, the widest bar's share, characters in a line, edges' share in the ring.
+        luminance, the share of the middle that is burnt out, the percentiles' distance, the contrast of 8 x 8
+        squares, the widest bar's share, characters in a line, edges' share in the ring.
     """
     picture = luminance(photo)
     light = exposure(picture)
@@ -99,7 +108,9 @@ def measures(photo: Image.Image) -> dict[str, float]:
         "blurred": blur_effect(picture),
         "dark": light.brightest,
         "washed-out": light.darkest,
+        "overexposed": burnt_share(picture),
         "flat": light.contrast,
+        "compressed": block_contrast(photo),
         "framed": border_share(photo),
         "text": float(text_characters(picture)),
         "busy": clutter(picture),

@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from fedrec.recognition.quality import overlaid_text
+from fedrec.recognition.quality.blocks import block_contrast
 from fedrec.recognition.quality.blur import blur_effect
 from fedrec.recognition.quality.borders import border_share
 from fedrec.recognition.quality.clutter import clutter
-from fedrec.recognition.quality.exposure import exposure
+from fedrec.recognition.quality.exposure import burnt_share, exposure
 from fedrec.recognition.quality.luminance import LONGEST_SHORT_SIDE, LONGEST_SIDE, luminance
 from fedrec.recognition.quality.overlaid_text import text_characters
 
@@ -137,6 +138,30 @@ def test_a_line_of_text_is_counted_by_characters(fill: str, size: int) -> None:
     assert text_characters(luminance(photo)) == 0
     ImageDraw.Draw(photo).text((12, 100), "NUREINPAAR", fill=fill, font=ImageFont.load_default(size=size))
     assert 8 <= text_characters(luminance(compressed(photo, 90))) <= 10
+
+
+def test_burnt_is_what_is_white_in_the_middle_but_before_a_white_backdrop() -> None:
+    picture = np.full((100, 80), 90.0, dtype=np.float32)
+    picture[30:50, 20:60] = 255
+    picture[:10] = 255
+    # The middle is 60 x 48 pixels, of which 20 x 40 are white.
+    assert burnt_share(picture) == pytest.approx(20 * 40 / (60 * 48))
+    studio = np.full((100, 80), 255.0, dtype=np.float32)
+    studio[30:70, 30:50] = 90
+    assert burnt_share(studio) == 0.0
+
+
+def test_squares_are_those_of_strong_compression_where_it_left_them() -> None:
+    photo = texture(4, width=300, height=280)
+    assert block_contrast(photo) == pytest.approx(1, abs=0.1)
+    assert block_contrast(compressed(photo, 90)) < 1.3
+    strong = compressed(photo.filter(ImageFilter.GaussianBlur(2)), 5)
+    assert block_contrast(strong) > 3
+    assert block_contrast(strong.crop((3, 3, 300, 280))) < 1, "the squares are elsewhere"
+    stripes = np.zeros((256, 256), dtype=np.uint8)
+    stripes[:, np.arange(256) // 8 % 2 == 0] = 200
+    assert block_contrast(Image.fromarray(stripes)) == 1.0
+    assert block_contrast(Image.new("RGB", (3000, 1))) == 1.0
 
 
 def test_edges_around_the_product_are_clutter_and_those_on_it_are_not() -> None:
