@@ -100,6 +100,8 @@ class ModelFacts(BaseModel):
     """What is in use."""
 
     title: str
+    model: str = Field(description="The kind of network.")
+    training: str | None = Field(description="Id of the training; null for a public network alone.")
     classes: list[str]
     evidence: str | None
     calibrated: bool

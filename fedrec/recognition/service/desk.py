@@ -224,6 +224,8 @@ class Desk:
         privacy = manifest.privacy
         return answers.ModelFacts(
             title=self.model.title,
+            model=manifest.model,
+            training=None if manifest.training is None else manifest.training.training_id,
             classes=list(self.model.classes),
             evidence=manifest.evidence,
             calibrated=manifest.calibration.photos is not None,

@@ -119,7 +119,8 @@ def test_without_a_catalogue_or_classes_the_rest_is_answered(tmp_path: Path) -> 
         answer = client.post(path, content=content, headers=JPEG)
         assert (answer.status_code, answer.json()["error"]) == (404, error)
     facts = client.get("/model").json()
-    assert facts["classes"] == [] and facts["products"] is None and "without any training" in facts["title"]
+    assert facts["classes"] == [] and facts["products"] is facts["training"] is None
+    assert "without any training" in facts["title"] and facts["title"].startswith(facts["model"])
 
 
 def test_metrics_count_classes_confidence_and_time(service: Service) -> None:

@@ -84,7 +84,7 @@ function showSeller(quality, copies) {
 
 function show() {
   showTexts(state.language, texts());
-  if (state.facts) at("model").textContent = texts().facts(state.facts.title, state.facts.products);
+  if (state.facts) at("model").textContent = texts().facts(state.facts);
   at("status").classList.toggle("bad", Boolean(state.failed));
   at("status").textContent = state.failed ? texts().errors[state.failed] ?? "" : "";
   at("result").hidden = !state.look;
@@ -136,8 +136,14 @@ async function start() {
   show();
 }
 
-at("file").addEventListener("change", (event) => send(event.target.files[0]));
-at("camera").addEventListener("change", (event) => send(event.target.files[0]));
+for (const input of [at("file"), at("camera")]) {
+  input.addEventListener("change", () => {
+    const [file] = input.files;
+    // Otherwise the same file can't be chosen again, as after "Try again".
+    input.value = "";
+    send(file);
+  });
+}
 at("why").addEventListener("change", showPhoto);
 onLanguage(state, show);
 onToken(start);

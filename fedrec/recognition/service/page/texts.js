@@ -28,7 +28,10 @@ export const TEXTS = {
     copiesTitle: "Copies in the catalogue",
     noCopies: "No copy was found.",
     copyOf: (title) => `The same photo as that of "${title}"`,
-    facts: (model, products) => products === null ? model : `${model}; ${products} products`,
+    facts: ({ model, training, classes, products }) => [
+      training === null ? `${model} alone, without any training` : `${model} of training ${training.slice(0, 12)}, ${classes.length} classes`,
+      ...(products === null ? [] : [`${products} ${products === 1 ? "product" : "products"}`]),
+    ].join("; "),
     tests: { hash: "nearly the same picture", pixels: "the same pixels", marked: "the same pixels with marks on them", covered: "the same pixels with something laid over a part", strip: "a strip of it" },
     flaws: {},
     errors: {
@@ -71,13 +74,18 @@ export const TEXTS = {
     copiesTitle: "商品目录中的相同照片",
     noCopies: "没有发现相同的照片。",
     copyOf: (title) => `与“${title}”的照片相同`,
-    facts: (model, products) => products === null ? model : `${model}；${products} 件商品`,
+    facts: ({ model, training, classes, products }) => [
+      training === null ? `${model}（公开网络，未经训练）` : `${model}（训练 ${training.slice(0, 12)}，${classes.length} 个类别）`,
+      ...(products === null ? [] : [`${products} 件商品`]),
+    ].join("；"),
     tests: { hash: "图像几乎相同", pixels: "像素一致", marked: "像素一致，但添加了标记", covered: "像素一致，但部分被遮盖", strip: "其中的一部分" },
     flaws: {
       small: ["照片尺寸太小。", "请上传原始尺寸的照片。"],
       blurred: ["照片模糊。", "请拿稳相机，并对准商品对焦。"],
       dark: ["照片太暗。", "请在日光下拍摄，或在相机旁放一盏灯。"],
       "washed-out": ["照片过曝，没有暗部。", "请避免光线直射镜头，或减少曝光。"],
+      overexposed: ["照片中部大面积过亮，没有细节。", "请减少曝光，或避免强光直射商品。"],
+      compressed: ["照片压缩过度，出现了方块。", "请上传相机的原始文件。"],
       flat: ["照片对比度低。", "请在更亮的环境、用其他背景拍摄。"],
       framed: ["照片带有边框。", "请上传没有边框的照片。"],
       text: ["照片上似乎有文字。", "请上传没有文字的照片。"],
