@@ -38,6 +38,8 @@ from fedrec.server.window.campaign_files import delete_cancelled
 _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
+_PUBLISH_SECONDS, _PUBLISH_PART = 10.0, 0.05
+"""Longest pause between two writes of the server's status, and which part of the time writing it may take."""
 _GATHER_SECONDS = 120.0
 _GATHER_LOOK_SECONDS = 0.5
 _RETRIES = 5
@@ -157,9 +159,14 @@ class Service:
 
     def _watch_roster(self) -> None:
         """Admit and lock out merchants as the roster changes, and tell who comes and goes."""
+        publish_at = 0.0
         while not self._over.wait(_LOOK_SECONDS):
             self._tell_changes()
-            self._publish()
+            began = time.monotonic()
+            if began >= publish_at:
+                self._publish()
+                took = time.monotonic() - began
+                publish_at = began + min(_PUBLISH_SECONDS, took / _PUBLISH_PART)
             self._attempt(
                 self._admit,
                 "roster",
