@@ -30,6 +30,7 @@ from fedrec.simulations.federation import Federation
 from fedrec.vision.synthetic import CLASSES, generate, write
 
 _LARGE = 10**6
+CPU = "cpu_ms_a_merchant_and_round"
 HOST = Path(__file__).with_name("host.py")
 
 
@@ -106,7 +107,7 @@ def main() -> None:
             server_pid = pids.pop("server")
             rest = Rest(server_pid, [*pids.values()], federation.training() / "rounds.jsonl")
             rest.start()
-            federation.wait(seconds=600 + 60 * planned)
+            federation.wait(seconds=600 + options.merchants + planned * max(60, options.merchants / 2))
             server_cpu, others_cpu = rest.stop()
             peaks = {name: peak_bytes(process.pid) for name, process in federation.processes.items()}
         finally:
@@ -132,6 +133,7 @@ def main() -> None:
         "unmask_seconds_worst": max(line["seconds_unmask"] for line in opened),
         "server_cpu_seconds_a_round": server_cpu / (len(rounds) - 1),
         "merchants_cpu_seconds_a_round": others_cpu / (len(rounds) - 1),
+        CPU: 1000 * (server_cpu + others_cpu) / (len(rounds) - 1) / options.merchants,
         "server_peak_mb": server / 2**20,
         "server_rest_mb": rest.least / 2**20,
         "merchant_process_peak_mb": max(others) / 2**20,

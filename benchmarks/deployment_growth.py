@@ -1,6 +1,6 @@
 """Draw what a deployment costs as it grows, from the results of ``deployment.py`` for several sizes.
 
-Run ``python benchmarks/deployment.py --merchants N --processes 4 --rounds 3 --json N.json`` for each size, and
+Run ``python benchmarks/deployment.py --merchants N --processes 4 --rounds 3 --json N.json`` for each size,
 then ``python benchmarks/deployment_growth.py --pictures FOLDER 10.json 30.json ...``.
 """
 
