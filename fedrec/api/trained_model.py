@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec._internal.text import one_line
+from fedrec._internal.validation_messages import problem_text
 from fedrec.api.user_data import Labelled, read_pictures, read_test
 from fedrec.api.user_model import is_user_model, user_model_spec
 from fedrec.errors import ConfigError
@@ -93,7 +93,7 @@ def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None)
     try:
         plan = TrainingPlan.model_validate_json((folder / "plan.json").read_bytes())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder} holds no trained model: {one_line(error)}") from None
+        raise ConfigError(f"{folder} holds no trained model: {problem_text(error)}") from None
     if model is None and is_user_model(plan.model):
         raise ConfigError(f"{folder} holds a model of your own, {plan.model}: give its factory as model=")
     code = plan.model_code

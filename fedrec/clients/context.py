@@ -196,7 +196,7 @@ class MerchantContext:
             raise RefusedError("this training was closed", code="training")
         self.store.mark_active(training_id, now=self.now())
         joined = self._joined.get(training_id)
-        plan = TrainingPlan.model_validate_json(stored.plan) if joined is None else joined.plan
+        plan = stored.read_plan() if joined is None else joined.plan
         self.check_server(plan)
         self.check_seeded(stored, plan)
         return self.prepare_training(plan)
@@ -240,7 +240,7 @@ class MerchantContext:
         """Return the parameters derived from the plan of the open training, the last one joined.
 
         Raises:
-            RefusedError: no training is open.
+            RefusedError: no training is open, or another version of this program stored its plan.
         """
         found = self.store.open_trainings()
         if not found:
@@ -250,7 +250,7 @@ class MerchantContext:
         joined = self._joined.get(found[-1])
         if joined is not None:
             return joined.derived
-        return derive(TrainingPlan.model_validate_json(self.store.training(found[-1]).plan))
+        return derive(self.store.training(found[-1]).read_plan())
 
     def expire(self) -> list[str]:
         """Close the trainings without a request for longer than the policy allows.

@@ -91,7 +91,7 @@ class Merchant:
         still_open = self.store.open_trainings()
         if not still_open:
             return
-        plan = TrainingPlan.model_validate_json(self.store.training(still_open[-1]).plan)
+        plan = self.store.training(still_open[-1]).read_plan()
         if not self.ledger.has_charge(plan.training_id, plan.last_round):
             self.context.sets.load(plan, self.context.sets.fix(plan, policy=self.policy))
 
@@ -123,7 +123,7 @@ class Merchant:
         """Delete the private keys and the stored replies of a training."""
         stored = self.store.training(request.training_id)
         if request.receipt is not None:
-            self.context.accept_receipt(TrainingPlan.model_validate_json(stored.plan), request.receipt)
+            self.context.accept_receipt(stored.read_plan(), request.receipt)
         self.store.finish(request.training_id)
         self.context.release_training(request.training_id)
         return CloseReply(merchant=self.name)

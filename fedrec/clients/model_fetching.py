@@ -12,7 +12,7 @@ from typing import Final
 from fedrec._internal.files import sync_folder
 from fedrec._internal.text import listed
 from fedrec.clients.merchant_home import MerchantHome
-from fedrec.clients.store_view import read_store
+from fedrec.clients.store_view import read_store, readable_plan
 from fedrec.errors import ConfigError, ProtocolError, RefusedError
 from fedrec.flower.model_link import ModelLink
 from fedrec.privacy.identity import verify
@@ -25,6 +25,7 @@ from fedrec.protocol.bundle_offer import (
 )
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.reading import read_json
+from fedrec.protocol.schema import sha256_hex
 from fedrec.recognition.bundle.card import card
 from fedrec.recognition.bundle.manifest import (
     CARD,
@@ -101,11 +102,11 @@ def fetch_model(
 def _chosen(home: MerchantHome, beginning: str | None) -> TrainingPlan:
     """Return the plan of one training that this merchant joined."""
     stored = read_store(home.store)
-    plans = [TrainingPlan.model_validate_json(plan) for plan in stored.plans]
+    plans = [plan for raw in stored.plans if (plan := readable_plan(raw)) is not None]
     if not plans:
         raise ConfigError("this merchant has joined no training: there is no model for it")
     if beginning is None:
-        still_open = stored.open_plan and TrainingPlan.model_validate_json(stored.open_plan).training_id
+        still_open = None if stored.open_plan is None else sha256_hex(stored.open_plan)
         closed = [plan for plan in plans if plan.training_id != still_open]
         return (closed or plans)[-1]
     found = [plan for plan in plans if plan.training_id.startswith(beginning)]

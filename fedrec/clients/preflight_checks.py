@@ -20,7 +20,7 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.status import plan_of_last_charge, read_budget
-from fedrec.clients.store_view import read_store
+from fedrec.clients.store_view import read_store, readable_plan
 from fedrec.errors import AggregationError, ConfigError, DataError, FedrecError, NotAdmittedError
 from fedrec.privacy.accounting.ledger_head import check_head
 from fedrec.privacy.accounting.ledger_reader import in_use, read_checked_head
@@ -184,10 +184,10 @@ class _Checks:
         )
 
     def _plan(self) -> TrainingPlan | None:
-        """Return the plan of the open training, or else of the last one; None if there is none."""
+        """Return the plan of the open training, or else of the last one; None if none can be read."""
         view = read_store(self._home.store)
         plan = view.open_plan or (view.plans[-1] if view.plans else None)
-        return None if plan is None else TrainingPlan.model_validate_json(plan)
+        return None if plan is None else readable_plan(plan)
 
     def changes(self) -> str:
         view = read_store(self._home.store)
@@ -250,7 +250,7 @@ class _Checks:
         return f"{free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed for {what}"
 
     def keys(self) -> str:
-        for path in (self._home.folder / "identity.key", self._home.node_key_file):
+        for path in (self._home.identity_file, self._home.node_key_file):
             # Windows' modes say nothing of other users.
             if sys.platform != "win32" and path.exists() and path.stat().st_mode & 0o077:
                 raise ConfigError(f"{path.name} can be read by others: run 'chmod 600' on it")

@@ -272,7 +272,7 @@ def plan_of_last_charge(home: MerchantHome, entries: Sequence[Entry]) -> Trainin
         entries: the ledger's entries.
 
     Returns:
-        The plan; None if nothing was charged or the store has no such plan.
+        The plan; None if nothing was charged, or the store has no such plan that can be read.
     """
     charged = charges(entries)
     if not charged:
@@ -280,5 +280,5 @@ def plan_of_last_charge(home: MerchantHome, entries: Sequence[Entry]) -> Trainin
     wanted = charged[-1].charge.training_id
     for plan in read_store(home.store).plans:
         if sha256_hex(plan) == wanted:
-            return TrainingPlan.model_validate_json(plan)
+            return readable_plan(plan)
     return None

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fedrec.clients.photo_counts import PhotoCounts
+from fedrec.errors import RefusedError
+from fedrec.protocol.plan import TrainingPlan
 
 TAG_BYTES = 16
 """Length of the tag that identifies a record or a photo in the store."""
@@ -74,6 +76,17 @@ class StoredTraining:
     secrets: TrainingSecrets
     seeded: bool
     closed: bool
+
+    def read_plan(self) -> TrainingPlan:
+        """Parse the plan; ``RefusedError`` if another version of this program stored it in another form."""
+        try:
+            return TrainingPlan.model_validate_json(self.plan)
+        except ValueError:
+            raise RefusedError(
+                "the training was joined by another version of fedrec, whose plans this one can't read: "
+                "plan it anew",
+                code="training",
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.plan import Peer, TrainingPlan
+from fedrec.protocol.schema import sha256_hex
 from fedrec.simulations.audit_evidence import evidence_of_client
 from fedrec.vision.synthetic import generate, write
 from tests.support.cohort import Cohort
@@ -128,6 +129,20 @@ def test_classes_are_compared_with_those_of_the_training(
     join(home, a_plan(tmp_path, classes=("a", "b")))
     ok, text = findings(home)["classes"]
     assert not ok and "none of these" in text and "a, b" in text
+
+
+def test_a_plan_of_another_version_is_passed_over(home: MerchantHome) -> None:
+    plan = b'{"version": 0}'
+    training_id = sha256_hex(plan)
+    store = MerchantStore(home.store)
+    store.join(training_id, plan=plan, seeded=False, make_secrets=TrainingSecrets)
+    store.put_counted(CountedSet(held=frozenset(), version="ab" * 32))
+    store.close()
+    charge(home, replace(CHARGE, training_id=training_id), version=VERSION)
+    found = findings(home)
+    assert [what for what, (ok, _) in found.items() if ok is False] == []
+    assert found["changes"] == (None, "not compared: the plan of the last charge is no longer stored")
+    assert read_status(home).training is None
 
 
 def test_changed_photos_are_reported_before_the_next_training(

@@ -133,3 +133,18 @@ def test_the_daemon_looks_when_it_starts_even_where_no_server_answers(
         daemon.run()
     assert keys(home) == [False, False]
     assert "expired: its keys are deleted" in caplog.text
+
+
+def test_a_training_of_another_version_is_refused_and_ends_with_the_next(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    merchant = cohort.merchants["m0"]
+    old, new = IDS[0], cohort.plan(rounds=1)
+    merchant.store.join(old, plan=b'{"version": 0}', seeded=False, make_secrets=TrainingSecrets)
+    request = TrainRequest(training_id=old, round_number=1, model_hash="0" * 64, sealing_keys=())
+    with pytest.raises(RefusedError, match="another version of fedrec"):
+        merchant.train(request, {})
+    # The daemon asks it before a message is read, and goes on for a refusal alone.
+    with pytest.raises(RefusedError, match="another version of fedrec"):
+        merchant.derived_of_open_training()
+    merchant.join(JoinRequest(plan=new))
+    assert merchant.store.open_trainings() == [new.training_id]

@@ -169,7 +169,7 @@ class Witness:
         self.store.mark_active(training_id, now=self.now())
         last = self._last
         if last is None or last.plan.training_id != training_id:
-            last = self._prepare(TrainingPlan.model_validate_json(stored.plan))
+            last = self._prepare(stored.read_plan())
         self._check(last.plan)
         return last
 
@@ -213,7 +213,7 @@ class Witness:
             )
         if self._last is not None and self._last.plan.training_id == found[-1]:
             return self._last.derived
-        return derive(TrainingPlan.model_validate_json(self.store.training(found[-1]).plan))
+        return derive(self.store.training(found[-1]).read_plan())
 
     def expire(self) -> list[str]:
         """Close the trainings without a request for longer than the policy allows; return their ids."""
