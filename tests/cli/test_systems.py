@@ -174,7 +174,7 @@ def test_no_module_of_ours_needs_posix_to_be_imported(tmp_path: Path) -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert done.stdout == "True\nheld\nFalse\n"
 
@@ -191,7 +191,7 @@ def test_linux_and_macos_are_accepted(name: str, tmp_path: Path, monkeypatch: py
         "print(is_locked(p))\ntry: take_lock(p)\nexcept LockedElsewhereError: print('held')"
     )
     seen = subprocess.run(
-        [sys.executable, "-c", code, path], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, path], check=True, capture_output=True, text=True, timeout=200
     )
     assert seen.stdout == "True\nheld\n"
     with pytest.raises(LockedElsewhereError):

@@ -50,7 +50,7 @@ def audited(site: Path, run: Path) -> tuple[str, str]:
         cwd=run / "alone",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
         check=False,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
     )

@@ -221,6 +221,7 @@ def test_a_photo_is_forgotten_by_its_number_and_nothing_else_is(
 
 
 def test_a_photo_that_changed_since_it_was_read_is_not_forgotten(client: TestClient, made: ShopHome) -> None:
+    before = client.get("/photos.json").json()["counts"]
     found = client.get("/photos.json?state=used").json()
     photo = found["photos"][-1]
     path = made.photos / photo["name"]
@@ -229,7 +230,7 @@ def test_a_photo_that_changed_since_it_was_read_is_not_forgotten(client: TestCli
     asked = {"scan": found["scan"], "number": photo["number"]}
     assert client.post("/forget", json=asked).status_code == 404
     path.write_bytes(kept)
-    assert client.get("/photos.json").json()["counts"]["forgotten"] == 1
+    assert client.get("/photos.json").json()["counts"] == before
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from fedrec.privacy.accounting.noise_multiplier import noise_multiplier_for
 from fedrec.privacy.accounting.pld import epsilon_pld, epsilon_schedule
 from fedrec.privacy.accounting.privacy_loss import Mixture, step_losses
 from fedrec.privacy.accounting.rdp import ORDERS, epsilon_from_rdp, epsilon_rdp, rdp_vector
+from tests.support.speed import is_within
 
 CASES = [
     (0.01, 0.6, 200),
@@ -128,7 +129,7 @@ def test_rare_and_large_losses_take_no_memory(rate: float, sigma: float, steps: 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 600e6
-    assert time.process_time() - start < 4
+    assert is_within(time.process_time() - start, limit=4)
     assert 0 < epsilon <= epsilon_rdp([Event(rate, sigma, steps)], delta=1e-7) * 1.01
 
 
@@ -136,7 +137,7 @@ def test_a_million_rounds_take_no_longer_than_two_seconds() -> None:
     for rate, sigma in ((0.05, 30.0), (1e-4, 0.4)):
         start = time.process_time()
         epsilon = epsilon_pld([Event(rate, sigma, 1_000_000)], delta=1e-5)
-        assert time.process_time() - start < 2
+        assert is_within(time.process_time() - start, limit=2)
         assert epsilon < epsilon_rdp([Event(rate, sigma, 1_000_000)], delta=1e-5) < 1.5 * epsilon
 
 
@@ -253,7 +254,7 @@ def test_monotone() -> None:
 def test_noise_found_meets_the_target(epsilon: float, rate: float, steps: int) -> None:
     start = time.process_time()
     sigma = noise_multiplier_for(epsilon=epsilon, delta=1e-5, sample_rate=rate, steps=steps)
-    assert time.process_time() - start < 10
+    assert is_within(time.process_time() - start, limit=10)
     reached = (
         pld.PLDAccountant(value_discretization_interval=3e-4)
         .compose(_event(rate, sigma, steps))

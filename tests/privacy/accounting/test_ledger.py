@@ -598,7 +598,7 @@ for point in range({first}, {first} + 100):
 
 def test_killed_at_every_write_point(tmp_path: Path) -> None:
     code = _DIES.format(tests=str(ROOT), folder=str(tmp_path), first=0)
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
     points = [file for file in tmp_path.iterdir() if file.name.isdigit()]
     # A charge and an answer have 7 steps each: all were stopped at, and one more child came through.
     assert len(points) == 2 * 7 + 1
@@ -697,7 +697,7 @@ for point in range(100):
 
 def test_a_ledger_whose_making_was_killed_is_refused_and_never_begun_anew(tmp_path: Path) -> None:
     code = _MAKING.format(tests=str(ROOT), folder=str(tmp_path))
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
     points = sorted((file for file in tmp_path.iterdir() if file.name.isdigit()), key=lambda p: int(p.name))
     assert len(points) > 5
     opened = 0

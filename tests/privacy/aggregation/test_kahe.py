@@ -228,7 +228,7 @@ print(seal.fast_buffers_work(), flush=True)
 def test_a_wrong_layout_gives_the_slow_path_and_not_a_crash(name: str, values: tuple[int, ...]) -> None:
     """In a process of its own: there is no exception to catch where a wild pointer is followed."""
     lines = "".join(_WRONG_LAYOUT.format(name=name, value=value) for value in values)
-    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stdout.split()) == (0, ["False"] * len(values)), done.stderr
 
 

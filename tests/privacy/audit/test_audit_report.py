@@ -140,7 +140,7 @@ def test_the_script_in_the_docs_computes_the_same_epsilons(bundle: Path, tmp_pat
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
     )
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == ["merchant-00", "merchant-01", "merchant-02"]

@@ -212,7 +212,7 @@ def test_it_runs_alone_and_imports_nothing_of_ours(
         cwd=tmp_path / "alone",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("The record holds.\n")
