@@ -27,6 +27,7 @@ from fedrec.server.certificates import make_server_certificates
 from fedrec.server.memory_release import give_memory_back
 from fedrec.server.model_bundles import BundleOffers, export_bundle
 from fedrec.server.node_keys import flower_key
+from fedrec.server.open_files import allow_open_files
 from fedrec.server.presence import Presence
 from fedrec.server.retries import Names, Retries
 from fedrec.server.server_home import ServerHome
@@ -115,6 +116,7 @@ class Service:
     def run(self) -> None:
         """Serve; raise ``ServiceError`` if the port is taken."""
         give_memory_back()
+        allow_open_files()
         delete_cancelled(all_trainings(self._home.trainings))
         try:
             # Before the port is open: nobody on the roster is turned away.
