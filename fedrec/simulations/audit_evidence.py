@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from fedrec._internal.text import one_line
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_view import StoredRefusal, read_store
@@ -50,11 +52,14 @@ def evidence_of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidenc
         plan = _plan((run / "plan.json").read_bytes(), run / "plan.json")
         signer = ServerHome(run / "server").identity()
         rules = (run / "policy.json").read_text("utf-8")
-        report = json.loads((run / "report.json").read_text("utf-8"))
+        report = _report(run / "report.json")
         folders = sorted((run / "merchants").iterdir())
         homes = [home for home in map(MerchantHome, folders) if home.ledger.is_file()]
-    except (OSError, ValueError, ServiceError) as error:
-        raise ConfigError(f"--run {run} is no whole run directory ({error})") from None
+    except OSError as error:
+        lacks = Path(error.filename or run).name
+        raise ConfigError(f"--run {run} is no whole run directory ({lacks}: {error.strerror})") from None
+    except (ValueError, ServiceError) as error:
+        raise ConfigError(f"--run {run} is no whole run directory ({one_line(error)})") from None
     merchants = tuple(
         MerchantRecord(
             name=home.folder.name,
@@ -158,6 +163,13 @@ def _plan(data: bytes, path: Path) -> TrainingPlan:
         return TrainingPlan.model_validate_json(data)
     except ValidationError as error:
         raise ConfigError(f"{path} holds no plan of this version ({error.error_count()} problems)") from None
+
+
+def _report(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text("utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is no report")
+    return found
 
 
 def _policies(path: Path, rules: str) -> tuple[str, ...]:

@@ -487,7 +487,7 @@ def test_attachments_are_checked_signed_and_shown(run: Path, command: Command, t
     ("options", "says"),
     [
         ((), "an audit needs ledgers"),
-        (("--run", "nowhere"), "no whole run directory"),
+        (("--run", "nowhere"), "no whole run directory (plan.json: No such file or directory)"),
         (("--client", "nowhere"), "holds no merchant"),
     ],
 )
@@ -496,6 +496,17 @@ def test_what_is_missing_is_one_line(
 ) -> None:
     code, shown = command("audit", "report", "--out", tmp_path / "a", *options)
     assert code == 2 and says in shown and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"x"', "{"])
+def test_a_run_with_a_damaged_report_is_one_line(
+    command: Command, run: Path, tmp_path: Path, content: str
+) -> None:
+    damaged = tmp_path / "run"
+    shutil.copytree(run, damaged)
+    (damaged / "report.json").write_text(content)
+    code, shown = command("audit", "report", "--run", damaged, "--out", tmp_path / "a")
+    assert code == 2 and "no whole run directory" in shown and shown.count("\n") == 1
 
 
 @pytest.mark.parametrize("seconds", [3, 31, 61, 95, 119, 300, 3600, 86400, 9e5, 9e6, 3e7, 1e8])
