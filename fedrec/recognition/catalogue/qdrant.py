@@ -163,7 +163,7 @@ class QdrantIndex:
     def _ask(self, method: str, path: str, content: dict[str, Any] | None = None) -> bytes:
         try:
             with self._client.stream(method, self._path + path, json=content) as answer:
-                data = b""
+                data = bytearray()
                 for block in answer.iter_bytes():
                     data += block
                     if len(data) > _LARGEST_ANSWER:
@@ -176,7 +176,7 @@ class QdrantIndex:
         if answer.status_code != httpx.codes.OK:
             text = one_line(data.decode("utf-8", "replace"))
             raise DataError(f"the vector server {self._address} refuses ({answer.status_code}): {text}")
-        return data
+        return bytes(data)
 
     def _parse(self, kind: type[_Kind], data: bytes) -> _Kind:
         try:
