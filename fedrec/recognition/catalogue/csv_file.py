@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from fedrec._internal.csv_lines import CsvLines, Header, csv_reason, open_csv
 from fedrec._internal.text import listed, one_line
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import DataError
+from fedrec.recognition.catalogue.prices import PLAIN_NUMBER, Prices
 from fedrec.recognition.catalogue.products import (
     LONGEST_TEXT,
     MOST_ATTRIBUTES,
@@ -27,10 +27,6 @@ from fedrec.recognition.catalogue.products import (
 
 _COLUMNS: Final = ("product", "photo", "title", "link", "price", "category")
 _RESERVED: Final = frozenset({*_COLUMNS, "merchant", "class", "probability"})
-# No leading zero and no exponent: 007 and 1e5 are names of things as often as numbers.
-_NUMBER: Final = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,9})?")
-# As much of Europe writes it. A comma before three digits may stand for thousands, and is no number here.
-_WITH_COMMA: Final = re.compile(r"(0|[1-9]\d{0,14}),\d{1,2}")
 _NAME: Final = TypeAdapter(Name)
 _PATH: Final = TypeAdapter(PathText)
 _ATTRIBUTE: Final = TypeAdapter(AttributeName)
@@ -70,6 +66,7 @@ class _Seen:
 
     fields: dict[str, tuple[int, Mapping[str, str], Product]] = field(default_factory=dict)
     photos: dict[tuple[str, str], int] = field(default_factory=dict)
+    prices: Prices = field(default_factory=Prices)
 
 
 def count_lines(path: Path) -> int:
@@ -143,14 +140,14 @@ def _row(line: int, cells: list[str], header: list[str], seen: _Seen) -> Row | B
     for name, value in fields.items():
         if (reason := _unreadable(value)) is not None:
             return BadRow(line, f"{name} {reason}")
-    if _WITH_COMMA.fullmatch(fields.get("price", "")):
-        fields["price"] = fields["price"].replace(",", ".")
     photo = fields.pop("photo", "")
     if not photo:
         return BadRow(line, "names no photo")
     try:
         name = _checked(_NAME, "product", fields.pop("product", ""))
         photo = normpath(_checked(_PATH, "photo", photo))
+        if "price" in fields:
+            fields["price"] = seen.prices.read(fields["price"], line=line)
         known = seen.fields.get(name)
         if known is None:
             known = (line, fields, _product(name, fields))
@@ -186,8 +183,6 @@ def _unreadable(value: str) -> str | None:
 def _product(name: str, fields: Mapping[str, str]) -> Product:
     own = {column: value for column, value in fields.items() if column not in _COLUMNS}
     price = fields.get("price")
-    if price is not None and not _NUMBER.fullmatch(price):
-        raise ValueError(f"price {one_line(price, most=40)!r} is no number such as 12.50")
     try:
         return Product(
             name=name,
@@ -204,4 +199,4 @@ def _product(name: str, fields: Mapping[str, str]) -> Product:
 
 def attribute_value(text: str) -> str | float:
     """Return a plain number such as 12 or 0.5 as a number, and anything else as it is."""
-    return float(text) if _NUMBER.fullmatch(text) else text
+    return float(text) if PLAIN_NUMBER.fullmatch(text) else text

@@ -106,11 +106,63 @@ def test_a_row_that_cant_be_used_is_named_and_the_next_is_read(tmp_path: Path, r
     assert re.search(says, bad.reason) and "\n" not in bad.reason and len(bad.reason) < 300, bad.reason
 
 
-def test_a_price_may_have_a_decimal_comma_but_no_thousands(tmp_path: Path) -> None:
-    rows = ["a;1.jpg;12,50", "a;2.jpg;12.50", "b;3.jpg;0,5", "c;4.jpg;1,234", "d;5.jpg;1.234,50"]
+@pytest.mark.parametrize(
+    ("written", "price"),
+    [
+        ("12,50", 12.5),
+        ("0,5", 0.5),
+        ("12.5", 12.5),
+        ("1,234.50", 1234.5),
+        ("1.234,50", 1234.5),
+        ("1,234,567", 1234567),
+        ("1.234.567,8", 1234567.8),
+        ("12 345", 12345),
+        ("1\u202f234,50", 1234.5),
+        ("1'234.50", 1234.5),
+        ("€12.50", 12.5),
+        ("12,50 €", 12.5),
+        ("EUR 12", 12),
+        ("US$1,234.50", 1234.5),
+        ("￥100", 100),
+        ("99元", 99),
+    ],
+)
+def test_a_price_is_read_as_shops_write_it(tmp_path: Path, written: str, price: float) -> None:
+    row = only(rows_of(tmp_path, f"product;photo;price\na;1.jpg;{written}".encode()))
+    assert row.product.price == price
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("1,234", r"may be 1234 or 1\.234: write 1234\.00"),
+        ("€ 1,234", "may be 1234"),
+        ("12.50.00", "no number"),
+        ("12,34,56", "no number"),
+        ("1,23.45", "no number"),
+        ("free", "no number"),
+        ("€", "no number"),
+        ("$12 EUR", "no number"),
+        ("12-15", "no number"),
+        ("1e5", "no number"),
+        ("1" * 30, "no number"),
+        ("1" + ",000" * 400, "no number"),
+    ],
+)
+def test_a_price_that_can_be_read_in_two_ways_or_none_is_refused(
+    tmp_path: Path, written: str, says: str
+) -> None:
+    (row,) = rows_of(tmp_path, f"product;photo;price\na;1.jpg;{written}".encode())
+    assert isinstance(row, BadRow) and re.search(f"price .* {says}", row.reason), row
+
+
+def test_the_prices_of_a_file_have_one_currency(tmp_path: Path) -> None:
+    rows = ["a;1.jpg;5", "b;2.jpg;€ 5", "c;3.jpg;6 €", "d;4.jpg;$7", "e;5.jpg;8"]
     found = rows_of(tmp_path, "\n".join(["product;photo;price", *rows]).encode())
-    assert [row.product.price for row in found if isinstance(row, Row)] == [12.5, 12.5, 0.5]
-    assert [row.line for row in found if isinstance(row, BadRow)] == [5, 6]
+    assert [row.product.price for row in found if isinstance(row, Row)] == [5, 5, 6, 8]
+    assert [row.reason for row in found if isinstance(row, BadRow)] == [
+        "price '$7' is in $, and line 3 has €: use one"
+    ]
 
 
 def test_a_quotation_mark_that_is_never_closed_hides_no_other_row(tmp_path: Path) -> None:
