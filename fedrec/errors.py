@@ -105,6 +105,8 @@ class ServerBusyError(ConnectionLostError):
         seconds: after how long to connect again.
     """
 
+    exit_code: ClassVar[int] = 19
+
     def __init__(self, message: str, *, seconds: float) -> None:
         super().__init__(message)
         self.seconds = seconds
