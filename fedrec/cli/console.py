@@ -27,6 +27,15 @@ _WIDE = 500
 
 
 class _Console(Console):
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a terminal shows it: FORCE_COLOR draws no bar over and over into a log or a pipe."""
+        try:
+            return self.file.isatty()
+        except (AttributeError, ValueError):
+            # A stream that was closed, or one of another program's that has no such method.
+            return False
+
     def on_broken_pipe(self) -> None:
         """Leave the exit code to :func:`run_reporting_errors`; rich would exit with 1."""
         raise BrokenPipeError

@@ -325,6 +325,15 @@ def test_no_arguments_show_the_help(cli: Cli) -> None:
     assert "simulate" in outcome.stderr
 
 
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_an_error_is_one_plain_line_where_the_environment_asks_for_colours(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As many build servers do; the progress bar drew over a line of their logs again and again."""
+    monkeypatch.setenv(name, "1")
+    assert "there is no model 'vgg'" in cli("simulate", "--out", "run", "--model", "vgg").one_line()
+
+
 def test_an_unknown_command(cli: Cli) -> None:
     outcome = cli("simulat")
     assert "there is no command 'simulat'" in outcome.one_line()
