@@ -148,3 +148,14 @@ TANH_RECIPE: Final = PixelRecipe(
 RESNET_DEFAULTS: Final = TrainingDefaults(
     rounds=200, sample_rate=0.25, clip=1.0, learning_rate=0.5, momentum=0.0, ema=0.95
 )
+RESNET_RECIPE: Final = PixelRecipe(
+    least=100,
+    most=200,
+    passes=20,
+    gradients=60_000,
+    clip=1.0,
+    noise=0.005,
+    longest=0.5,
+    momentum=0.0,
+    ema=0.95,
+)

@@ -181,7 +181,13 @@ def reach(options: TrainingOptions, *, records: int, rate: float, rounds: int) -
 
 @pytest.mark.parametrize(
     ("name", "records", "epsilon"),
-    [("cnn", 200, 8.0), ("cnn", 3_000, 8.0), ("cnn", 60_000, 4.0), ("cnn-tanh", 60_000, 4.0)],
+    [
+        ("cnn", 200, 8.0),
+        ("cnn", 3_000, 8.0),
+        ("cnn", 60_000, 4.0),
+        ("cnn-tanh", 60_000, 4.0),
+        ("resnet18", 3_000, 1.0),
+    ],
 )
 def test_a_pixel_model_takes_no_more_gradients_than_bring_something(
     name: str, records: int, epsilon: float
@@ -214,7 +220,7 @@ def test_a_pixel_model_takes_no_more_gradients_than_bring_something(
     )
 
 
-@given(st.integers(10, 10**6), st.floats(0.01, 50.0), st.sampled_from(["cnn", "cnn-tanh"]))
+@given(st.integers(10, 10**6), st.floats(0.01, 50.0), st.sampled_from(["cnn", "cnn-tanh", "resnet18"]))
 def test_no_choice_needs_less_noise_than_the_one_that_is_checked_before_data_is_read(
     records: int, mu: float, name: str
 ) -> None:
