@@ -19,6 +19,7 @@ from fedrec.cli.option_values import check_layout, check_unit
 from fedrec.cli.party_commands import Json, forget_trainings
 from fedrec.cli.running_options import Fingerprint, NewServer, keep_flower_files
 from fedrec.cli.status_lines import budget_lines, status_lines
+from fedrec.cli.wrapping import say
 from fedrec.clients.merchant_home import ENROLMENT_FILE, MerchantHome
 from fedrec.clients.noised_count import count_randomness
 from fedrec.clients.policy import MerchantPolicy
@@ -104,11 +105,11 @@ def init(
     made = MerchantHome.create(
         home, name=name, data=place, layout=chosen, unit=protected, units=units, rng=rng
     )
-    typer.echo(
+    say(
         f"{_describe_count(units, made.declared_count())}\n"
         f"Edit {made.folder / 'policy.toml'}: it decides what this merchant takes part in."
     )
-    typer.echo(
+    say(
         f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds your name, two public keys, that "
         "noisy count and its unit, signed, and nothing else.\n"
         f"fingerprint of the file, for merchants that vouch for you: {_enrolment_fingerprint(made)}"
@@ -126,7 +127,7 @@ def _counted(data: PhotoPlace, *, layout: Layout, unit: Unit) -> int:
     found = inspect(data, layout=layout, one_merchant=True)
     left = "" if not found.left_out else "; 'fedrec client check' says why"
     for line in (f"{found.totals}{left}", *found.notes, *found.warnings):
-        typer.echo(one_line(line, most=len(line)))
+        say(one_line(line, most=len(line)))
     train = found.splits[0]
     return train.products if unit == "product" else train.photos
 
@@ -151,9 +152,9 @@ def recount(home: Home = _HOME) -> None:
     settings, before = opened.settings(), opened.declared_count()
     unit = check_unit(before.unit, layout=settings.layout)
     units = _counted(settings.place, layout=settings.layout, unit=unit)
-    typer.echo(_describe_count(units, opened.recount(units)))
-    typer.echo(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it like the first one.")
-    typer.echo(f"fingerprint of the file: {_enrolment_fingerprint(opened)}")
+    say(_describe_count(units, opened.recount(units)))
+    say(f"Send {opened.folder / ENROLMENT_FILE} to the operator, who enrols it like the first one.")
+    say(f"fingerprint of the file: {_enrolment_fingerprint(opened)}")
 
 
 app.command()(rotate)
@@ -187,9 +188,9 @@ def join(
         return
     confirm_join_file(opened, found, given=confirm, new_server=new_server)
     opened.approve(found)
-    typer.echo(f"joined {found.address}; next: fedrec client check --home {home}")
+    say(f"joined {found.address}; next: fedrec client check --home {home}")
     if opened.paused:
-        typer.echo("this merchant is still paused: 'fedrec client resume' has it take part")
+        say("this merchant is still paused: 'fedrec client resume' has it take part")
 
 
 @app.command()
@@ -208,7 +209,7 @@ def check(
         problems += finding.ok is False
         mark = {True: "ok", False: "WRONG", None: "-"}[finding.ok]
         # Names of folders may hold anything, line ends and commands to a terminal included.
-        typer.echo(f"{mark:5} {finding.what}: {one_line(finding.text, most=len(finding.text))}")
+        say(f"{mark:5} {finding.what}: {one_line(finding.text, most=len(finding.text))}")
     if problems:
         raise ConfigError(f"{counted(problems, 'check')} failed for '{opened.settings().name}'")
 
@@ -217,7 +218,7 @@ def check(
 def pause(home: Home = _HOME) -> None:
     """Refuse new rounds until 'resume'. An upload that was charged already may still be sent."""
     MerchantHome.open(home).pause()
-    typer.echo(
+    say(
         "paused: plans and new rounds are refused from now on, also after a restart.\n"
         "What can't be undone: a round charged before may still be sent and opened, and keeps its charge."
     )
@@ -229,7 +230,7 @@ def resume(home: Home = _HOME) -> None:
     opened = MerchantHome.open(home)
     paused = opened.paused
     opened.resume()
-    typer.echo(
+    say(
         "resumed: plans and rounds are answered again, as the policy allows; in a training that goes on, "
         "from the round for which the server asks next, within about ten minutes"
         if paused
@@ -261,8 +262,8 @@ def _forget_photos(opened: MerchantHome, paths: list[Path]) -> None:
 
     for name, copies in forget_photos(opened, paths):
         also = f" and its {counted(copies, 'copy', plural='copies')}" if copies else ""
-        typer.echo(f"{name}{also}: excluded from the next round on; no file is deleted")
-    typer.echo(
+        say(f"{name}{also}: excluded from the next round on; no file is deleted")
+    say(
         "What can't be undone: a round charged before may still be sent, the model keeps what earlier rounds "
         "learnt, and the ledger keeps every charge."
     )
@@ -272,7 +273,10 @@ def _forget_photos(opened: MerchantHome, paths: list[Path]) -> None:
 def status(home: Home = _HOME, as_json: Json = False) -> None:
     """Show the connection, the open training, the budget, and the last refusals with their costs."""
     found = read_status(MerchantHome.open(home))
-    typer.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(status_lines(found)))
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        say("\n".join(status_lines(found)))
 
 
 @app.command()
@@ -280,4 +284,7 @@ def budget(home: Home = _HOME, as_json: Json = False) -> None:
     """Show the lifetime budget that was spent, by training."""
     opened = MerchantHome.open(home)
     found, _ = read_budget(opened, MerchantPolicy.load(opened.folder / "policy.toml"))
-    typer.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(budget_lines(found)))
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        say("\n".join(budget_lines(found)))

@@ -9,6 +9,7 @@ import typer
 
 from fedrec.cli.confirmation import confirm_by_hand
 from fedrec.cli.party_commands import NodeKeyOnly, rotate_keys
+from fedrec.cli.wrapping import say
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.vouching import check_enrolment, vouch_for
 from fedrec.errors import ConfigError
@@ -55,7 +56,7 @@ def vouch(
     enrolment = read_file(file, Enrolment)
     check_enrolment(opened, enrolment)
     stated = enrolment.statement
-    typer.echo(
+    say(
         f"merchant    {stated.name}\n"
         f"key         {stated.signing_key}\n"
         f"fingerprint {grouped(enrolment.fingerprint)}"
@@ -71,7 +72,7 @@ def vouch(
             "--fingerprint is not that of the enrolment file: don't vouch for it, ask the new merchant itself"
         )
     written, signed = vouch_for(opened, enrolment, days=days)
-    typer.echo(
+    say(
         f"You vouch for {stated.name} until {signed.statement.last_day}. Give {written} to the operator "
         "('fedrec server vouch FILE')."
     )

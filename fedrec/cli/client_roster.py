@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
+from fedrec.cli.wrapping import say
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.roster_updates import RosterFollower
@@ -35,18 +34,18 @@ def accepted_by_statements(home: MerchantHome, found: JoinFile) -> bool:
         policy = MerchantPolicy.load(home.folder / "policy.toml")
         outcome = follower.review(found.update, policy=policy)
     except ConfigError as error:
-        typer.echo(f"by hand     {error}")
+        say(f"by hand     {error}")
         return False
     for problem in outcome.problems:
-        typer.echo(f"by hand     {problem}")
+        say(f"by hand     {problem}")
     if outcome.problems:
         for change in outcome.changes:
-            typer.echo(f"also        {change}")
+            say(f"also        {change}")
         return False
     follower.accept(outcome, found.update)
     for change in outcome.changes:
-        typer.echo(f"accepted    {change}")
-    typer.echo(
+        say(f"accepted    {change}")
+    say(
         "The roster is kept, without a fingerprint: it follows from what you approved before."
         if outcome.changes
         else "This roster is approved already: nothing changed."

@@ -15,6 +15,7 @@ from fedrec._internal.text import counted, listed, one_line
 from fedrec.cli.console import stdout
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_layout
+from fedrec.cli.wrapping import say
 from fedrec.errors import DataError
 from fedrec.vision.datasets import open_torchvision
 from fedrec.vision.inspection import FolderSummary
@@ -78,7 +79,7 @@ def synth(
         validation=validation,
         test=test,
     )
-    typer.echo(f"{counted(write(splits, folder), 'photo')} in {folder}")
+    say(f"{counted(write(splits, folder), 'photo')} in {folder}")
 
 
 @app.command()
@@ -90,7 +91,7 @@ def download(
     splits = open_torchvision(dataset, data_root)
     if splits.test is None:
         raise DataError(f"{dataset} below {data_root} has no test split")
-    typer.echo(f"{dataset}: {len(splits.train)} training and {len(splits.test)} test photos in {data_root}")
+    say(f"{dataset}: {len(splits.train)} training and {len(splits.test)} test photos in {data_root}")
 
 
 def _show(found: FolderSummary) -> None:
@@ -117,23 +118,23 @@ def _show(found: FolderSummary) -> None:
         )
     _show_alike(found)
     for group in found.in_several_products[:_SHOWN_GROUPS]:
-        typer.echo("shared  " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
+        say("shared  " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
     for skip in found.skipped[:_SHOWN_SKIPS]:
-        typer.echo(f"skipped {skip.name}: {skip.reason}")
+        say(f"skipped {skip.name}: {skip.reason}")
     if len(found.skipped) > _SHOWN_SKIPS:
-        typer.echo(f"and {len(found.skipped) - _SHOWN_SKIPS} more; --json lists all")
+        say(f"and {len(found.skipped) - _SHOWN_SKIPS} more; --json lists all")
     _show_account(found)
 
 
 def _show_account(found: FolderSummary) -> None:
     """Say what became of every entry, and what was decided about names and folders."""
     for reason, names in found.ignored_by_reason.items():
-        typer.echo(f"ignored {len(names)}, {reason}: {listed(names, most=_SHOWN_GROUPS)}")
-    typer.echo(found.totals)
+        say(f"ignored {len(names)}, {reason}: {listed(names, most=_SHOWN_GROUPS)}")
+    say(found.totals)
     for note in found.notes:
-        typer.echo(f"note    {one_line(note, most=_LONGEST_NOTE)}")
+        say(f"note    {one_line(note, most=_LONGEST_NOTE)}")
     for warning in found.warnings:
-        typer.echo(f"warning: {warning}")
+        say(f"warning: {warning}")
 
 
 def _show_alike(found: FolderSummary) -> None:
@@ -142,10 +143,10 @@ def _show_alike(found: FolderSummary) -> None:
         return
     photos = sum(map(len, groups))
     look = "looks" if photos == 1 else "look"
-    typer.echo(
+    say(
         f"{counted(photos, 'photo')} in train {look} like another photo of the same merchant; each one counts"
     )
     for group in groups[:_SHOWN_GROUPS]:
-        typer.echo("alike   " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
+        say("alike   " + ", ".join(group[:_SHOWN_GROUPS]) + (", ..." if group[_SHOWN_GROUPS:] else ""))
     if len(groups) > _SHOWN_GROUPS:
-        typer.echo(f"and {len(groups) - _SHOWN_GROUPS} more groups; --json lists all")
+        say(f"and {len(groups) - _SHOWN_GROUPS} more groups; --json lists all")

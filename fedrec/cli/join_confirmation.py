@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from fedrec.cli.confirmation import confirm_by_hand
+from fedrec.cli.wrapping import say
 from fedrec.clients.party_home import PartyHome
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import JoinFile, grouped
@@ -18,13 +19,13 @@ _NOT_JOINED = (
 
 def show_join_file(found: JoinFile) -> None:
     """Print the server, the roster, the witnesses and the fingerprints of a join file."""
-    typer.echo(f"server      {found.address}")
-    typer.echo(f"roster      {', '.join(peer.name for peer in found.roster)}")
+    say(f"server      {found.address}")
+    say(f"roster      {', '.join(peer.name for peer in found.roster)}")
     if found.witnesses:
         names = ", ".join(peer.name for peer in found.witnesses)
-        typer.echo(f"witnesses   {names} (no photos; they help to open sums)")
+        say(f"witnesses   {names} (no photos; they help to open sums)")
     # The one that a person compares stands last, next to the question.
-    typer.echo(
+    say(
         "roster_fingerprint for policy.toml, of the roster alone: "
         f"{roster_fingerprint(found.roster, found.witnesses)}\n"
         f"fingerprint {grouped(found.fingerprint)}"

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fedrec.cli.wrapping import say
 from fedrec.clients.identity_rotation import rotate_identity
 from fedrec.clients.party_home import ENROLMENT_FILE, PartyHome
 from fedrec.clients.store import MerchantStore
@@ -36,25 +37,25 @@ def rotate_keys(opened: PartyHome, *, node_key_only: bool, goes_on: str) -> None
     waiting = opened.next_node_key() is not None
     if not node_key_only:
         rotate_identity(opened)
-        typer.echo(f"The identity key is now {opened.identity().public.hex()}; {goes_on} goes on with it.")
+        say(f"The identity key is now {opened.identity().public.hex()}; {goes_on} goes on with it.")
     opened.rotate()
     if waiting:
-        typer.echo(
+        say(
             "The enrolment file made before is void: the operator must enrol this one, "
             "even if the other was enrolled."
         )
     made = opened.folder / ENROLMENT_FILE
-    typer.echo(
+    say(
         f"Send {made} to the operator, who enrols it like the first one.\n"
         f"fingerprint of the file: {grouped(read_file(made, Enrolment).fingerprint)}"
     )
     if not node_key_only:
-        typer.echo(
+        say(
             "Tell the operator by another channel that you exchanged the key: it confirms that with "
             "'fedrec server enroll FILE --new-key'. Trainings that were planned before name the old key and "
             "are refused."
         )
-    typer.echo("The daemon switches to the new node key by itself once the server accepts it.")
+    say("The daemon switches to the new node key by itself once the server accepts it.")
 
 
 def forget_trainings(opened: PartyHome, training: str | None) -> None:
@@ -78,9 +79,9 @@ def forget_trainings(opened: PartyHome, training: str | None) -> None:
             shown = ", ".join(name[:16] for name in still_open) or "none"
             raise ConfigError(f"'{training}' is not the beginning of one open training; open are: {shown}")
         if not found:
-            typer.echo("no training is open here: there is nothing to forget")
+            say("no training is open here: there is nothing to forget")
         for name in found:
             store.finish(name)
-            typer.echo(f"training {name[:16]} is ended: its keys are deleted and its requests are refused")
+            say(f"training {name[:16]} is ended: its keys are deleted and its requests are refused")
     finally:
         store.close()

@@ -15,6 +15,7 @@ from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
 from fedrec.cli.running_options import LogStyle, ObserveToken, keep_flower_files, run_until_stopped
+from fedrec.cli.wrapping import say
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
@@ -52,7 +53,7 @@ def init(
     if authority is not None and certificate is not None and key is not None:
         own = Certificates(authority=authority, certificate=certificate, key=key)
     ServerHome.create(home, address=address, listen=listen, certificates=own)
-    typer.echo(f"{home} is ready; enrol merchants with: fedrec server enroll FILE --home {home}")
+    say(f"{home} is ready; enrol merchants with: fedrec server enroll FILE --home {home}")
 
 
 @app.command()
@@ -60,7 +61,7 @@ def renew(home: Home = _HOME) -> None:
     """Issue a new server certificate from the server's own authority; restart the server to use it."""
     opened = ServerHome.open(home)
     opened.renew()
-    typer.echo(f"{opened.certificate} is renewed; merchants need no change, since the authority is the same.")
+    say(f"{opened.certificate} is renewed; merchants need no change, since the authority is the same.")
 
 
 @app.command()
@@ -78,7 +79,7 @@ def enroll(
     opened, enrolment = ServerHome.open(home), read_file(file, Enrolment)
     name = enrolment.statement.name
     opened.enroll(enrolment, new_key=new_key)
-    typer.echo(f"enrolled    {name}; fingerprint of its file: {grouped(enrolment.fingerprint)}")
+    say(f"enrolled    {name}; fingerprint of its file: {grouped(enrolment.fingerprint)}")
     _print_roster(opened)
 
 
@@ -96,7 +97,7 @@ def vouch(
         for other in (() if update is None else update.vouches)
         if other.statement.peer == peer
     ]
-    typer.echo(
+    say(
         f"{peer.name} is vouched for by {listed(vouchers)}; the last day of this vouch is "
         f"{signed.statement.last_day}"
     )
@@ -115,11 +116,11 @@ def revoke(
 
 def _print_roster(home: ServerHome) -> None:
     names = ", ".join(peer.name for peer in home.roster())
-    typer.echo(f"roster      {names or 'nobody'}")
+    say(f"roster      {names or 'nobody'}")
     if home.witnesses():
-        typer.echo(f"witnesses   {', '.join(peer.name for peer in home.witnesses())}")
+        say(f"witnesses   {', '.join(peer.name for peer in home.witnesses())}")
     if names:
-        typer.echo(
+        say(
             f"fingerprint {_join_fingerprint(home)}\n"
             f"Give {home.folder / JOIN_FILE} to every merchant on it, and the fingerprint by another "
             "channel.\nA merchant that accepts this roster by vouches (policy 'least_vouchers') needs "
@@ -132,7 +133,7 @@ def _print_roster(home: ServerHome) -> None:
         and (training.plan().roster, training.plan().witnesses) != (home.roster(), home.witnesses())
     ]
     if outdated:
-        typer.echo(
+        say(
             f"Planned with another roster: training {listed(outdated)}. Merchants that approve this one "
             "refuse it: cancel it ('fedrec server cancel') and plan it anew, or let it end first."
         )
@@ -176,14 +177,14 @@ def plan(
         sizes=opened.sizes(options.unit),
         witnesses=opened.witnesses(),
     )
-    typer.echo("\n".join(plan_lines(training, fingerprint=_join_fingerprint(opened))))
+    say("\n".join(plan_lines(training, fingerprint=_join_fingerprint(opened))))
     for line in (
         *class_warnings(options.classes, options.eval_data),
         *package_warnings(training.plan().model),
     ):
-        typer.echo(f"warning     {line}")
+        say(f"warning     {line}")
     for line in _queue(training, opened):
-        typer.echo(f"note        {line}")
+        say(f"note        {line}")
 
 
 def _queue(training: Training, opened: ServerHome) -> Iterator[str]:
@@ -218,7 +219,7 @@ def _explain(options: TrainingFile, opened: ServerHome, *, as_json: bool) -> Non
         return
     lines = [*describe_plan(made, start_from=options.start_from), *explanation_lines(told)]
     lines += [f"warning     {line}" for line in class_warnings(options.classes, options.eval_data)]
-    typer.echo("\n".join(lines))
+    say("\n".join(lines))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +291,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(document | {"fingerprint": fingerprint}, indent=2, allow_nan=False))
         return
-    typer.echo("\n".join(status_lines(document, fingerprint=fingerprint, folder=opened.trainings)))
+    say("\n".join(status_lines(document, fingerprint=fingerprint, folder=opened.trainings)))
 
 
 @app.command()
@@ -303,7 +304,7 @@ def resume(
     if training.status()[0] != "failed":
         raise ConfigError(f"training {number} has not failed: there is nothing to resume")
     training.set_status("filed")
-    typer.echo(f"training {training.number} continues from round {len(training.rounds())}")
+    say(f"training {training.number} continues from round {len(training.rounds())}")
 
 
 @app.command()
@@ -324,4 +325,4 @@ def cancel(
     if state == "running" or rounds:
         when = "at once" if training.plan().upload_window else "after the current round"
         consequence = f"it ends {when} ({counted(rounds, 'round')} recorded)"
-    typer.echo(f"training {training.number} is cancelled: {consequence}")
+    say(f"training {training.number} is cancelled: {consequence}")

@@ -25,6 +25,7 @@ from fedrec.cli.running_options import (
     run_until_stopped,
 )
 from fedrec.cli.status_lines import witness_status_lines
+from fedrec.cli.wrapping import say
 from fedrec.clients.activity import ActivityLog
 from fedrec.clients.party_home import ENROLMENT_FILE
 from fedrec.clients.witness.home import WitnessHome
@@ -48,7 +49,7 @@ def init(
 ) -> None:
     """Create keys and a policy on this machine, and an enrolment file for the operator."""
     made = WitnessHome.create(home, name=name)
-    typer.echo(
+    say(
         f"Edit {made.folder / 'policy.toml'}: it decides for whom this witness opens sums, and how often.\n"
         f"Give {made.folder / ENROLMENT_FILE} to the operator; it holds your name and two public keys, "
         "signed, and nothing else.\n"
@@ -71,7 +72,7 @@ def join(
     show_join_file(found)
     confirm_join_file(opened, found, given=confirm, new_server=new_server)
     opened.approve(found)
-    typer.echo(f"joined {found.address}; next: fedrec witness start --home {home}")
+    say(f"joined {found.address}; next: fedrec witness start --home {home}")
 
 
 @app.command()
@@ -84,7 +85,7 @@ def rotate(home: Home = _HOME, node_key_only: NodeKeyOnly = False) -> None:
     opened = WitnessHome.open(home)
     rotate_keys(opened, node_key_only=node_key_only, goes_on="the record of openings")
     if not node_key_only:
-        typer.echo(
+        say(
             "Tell the new key to the merchants by another channel, as the first one: those who name the old "
             "one in their policy's 'witness_keys' put it there."
         )
@@ -94,7 +95,7 @@ def rotate(home: Home = _HOME, node_key_only: NodeKeyOnly = False) -> None:
 def pause(home: Home = _HOME) -> None:
     """Open nothing until 'resume'."""
     WitnessHome.open(home).pause()
-    typer.echo(
+    say(
         "paused: plans and openings are refused from now on, also after a restart.\n"
         "A training whose sums can't be opened without this witness waits, or loses its rounds."
     )
@@ -104,7 +105,7 @@ def pause(home: Home = _HOME) -> None:
 def resume(home: Home = _HOME) -> None:
     """Help to open sums again after 'pause'."""
     WitnessHome.open(home).resume()
-    typer.echo("resumed: plans and openings are answered again, as the policy allows")
+    say("resumed: plans and openings are answered again, as the policy allows")
 
 
 @app.command()
@@ -123,7 +124,10 @@ def forget(
 def status(home: Home = _HOME, as_json: Json = False) -> None:
     """Show the connection, the open training, the sums that were opened, and the last refusals."""
     found = read_witness_status(WitnessHome.open(home))
-    typer.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(witness_status_lines(found)))
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        say("\n".join(witness_status_lines(found)))
 
 
 @dataclass(frozen=True, kw_only=True)
