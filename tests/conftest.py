@@ -12,6 +12,8 @@ import platformdirs
 import pytest
 from hypothesis import settings
 
+from tests.support.environment import forget_proxies
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 # Collecting imports some hundred modules whose objects live to the end. Searching them for cycles again and
 # again takes as long as the imports themselves.
 gc.disable()
+
+# Here, so that the programs which tests start have none either.
+forget_proxies(os.environ)
 
 # The same examples in every run, which may take any time: a change is refused for what it broke alone.
 # `pytest --hypothesis-profile=random` draws new ones.
