@@ -51,8 +51,8 @@ def evidence_of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidenc
     try:
         plan = _plan((run / "plan.json").read_bytes(), run / "plan.json")
         signer = ServerHome(run / "server").identity()
-        rules = (run / "policy.json").read_text("utf-8")
-        report = _report(run / "report.json")
+        rules, _ = _json_object(run / "policy.json")
+        _, report = _json_object(run / "report.json")
         folders = sorted((run / "merchants").iterdir())
         homes = [home for home in map(MerchantHome, folders) if home.ledger.is_file()]
     except OSError as error:
@@ -165,11 +165,16 @@ def _plan(data: bytes, path: Path) -> TrainingPlan:
         raise ConfigError(f"{path} holds no plan of this version ({error.error_count()} problems)") from None
 
 
-def _report(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text("utf-8"))
+def _json_object(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return a file's text and its values; ``ValueError`` if it is no JSON object."""
+    text = path.read_text("utf-8")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
     if not isinstance(found, dict):
-        raise ValueError(f"{path.name} is no report")
-    return found
+        raise ValueError(f"{path.name} is no JSON object")
+    return text, found
 
 
 def _policies(path: Path, rules: str) -> tuple[str, ...]:

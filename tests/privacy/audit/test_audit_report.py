@@ -498,15 +498,17 @@ def test_what_is_missing_is_one_line(
     assert code == 2 and says in shown and shown.count("\n") == 1
 
 
-@pytest.mark.parametrize("content", ["[]", "null", '"x"', "{"])
-def test_a_run_with_a_damaged_report_is_one_line(
-    command: Command, run: Path, tmp_path: Path, content: str
+@pytest.mark.parametrize("name", ["report.json", "policy.json"])
+@pytest.mark.parametrize("content", ["", "[]", "null", "{"])
+def test_a_run_with_a_damaged_file_is_one_line(
+    command: Command, run: Path, tmp_path: Path, name: str, content: str
 ) -> None:
     damaged = tmp_path / "run"
     shutil.copytree(run, damaged)
-    (damaged / "report.json").write_text(content)
+    (damaged / name).write_text(content)
     code, shown = command("audit", "report", "--run", damaged, "--out", tmp_path / "a")
-    assert code == 2 and "no whole run directory" in shown and shown.count("\n") == 1
+    assert code == 2 and shown.count("\n") == 1
+    assert f"no whole run directory ({name} is no JSON object)" in shown
 
 
 @pytest.mark.parametrize("seconds", [3, 31, 61, 95, 119, 300, 3600, 86400, 9e5, 9e6, 3e7, 1e8])
