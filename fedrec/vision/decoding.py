@@ -110,9 +110,11 @@ def decode(
                 # The converted picture is held beside the decoded one.
                 needed += 4 * opened.width * opened.height
             if needed > MOST_BYTES:
+                millions = pixels * MOST_BYTES // needed // 1_000_000
                 raise DataError(
                     f"{size[0]} x {size[1]} pixels of this kind of {kind} take {needed >> 20} MiB to decode, "
-                    f"over the limit of {MOST_BYTES >> 20}: save it smaller, or as a plain JPEG"
+                    f"over the limit of {MOST_BYTES >> 20} ({millions} million pixels): save it smaller, "
+                    "or as a plain JPEG"
                 )
             if pixels > MAX_PIXELS or needed > LARGE_BYTES:
                 stack.enter_context(_one_large_photo)

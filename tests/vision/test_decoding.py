@@ -180,7 +180,7 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_size(
     if progressive:
         # All its coefficients are in memory: 1.5 for a pixel, of two bytes each.
         monkeypatch.setattr(decoding, "MOST_BYTES", 240 * 400 * 3)
-        with pytest.raises(DataError, match="pixels of this kind of JPEG take"):
+        with pytest.raises(DataError, match=r"of this kind of JPEG take .*\(\d+ million pixels\)"):
             decode(content)
 
 
