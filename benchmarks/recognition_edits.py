@@ -116,6 +116,31 @@ def third(photo: Image.Image, others: Sequence[Image.Image]) -> Image.Image:
     return made
 
 
+def stickers(photo: Image.Image, rng: np.random.Generator, *, count: int, share: float) -> Image.Image:
+    """Lay smiling faces over it anywhere, each so much of its shorter side wide."""
+    made = photo.copy()
+    draw, radius = ImageDraw.Draw(made), int(share * min(photo.size) / 2)
+    for _ in range(count):
+        x, y = (int(rng.integers(radius, side - radius)) for side in photo.size)
+        draw.ellipse(
+            (x - radius, y - radius, x + radius, y + radius), fill=(255, 205, 40), outline=(80, 50, 0)
+        )
+        for eye in (x - radius // 3, x + radius // 3):
+            box = (eye - radius // 8, y - radius // 3, eye + radius // 8, y - radius // 8)
+            draw.ellipse(box, fill=(60, 40, 0))
+        mouth = (x - radius // 2, y - radius // 3, x + radius // 2, y + radius // 2)
+        draw.arc(mouth, 20, 160, fill=(60, 40, 0), width=max(2, radius // 8))
+    return made
+
+
+def with_inset(photo: Image.Image, other: Image.Image) -> Image.Image:
+    """Lay a smaller photo on a corner."""
+    made = photo.copy()
+    small = other.resize((int(0.35 * photo.width), int(0.35 * photo.height)))
+    made.paste(small, (made.width - small.width, 0))
+    return made
+
+
 COPIES: Mapping[str, Edit] = {
     "JPEG, quality 20": lambda photo, others, rng: jpeg(photo, 20),
     "half the size": lambda photo, others, rng: photo.resize((photo.width // 2, photo.height // 2)),
@@ -150,5 +175,12 @@ OTHERS: Mapping[str, Edit] = {
         crop(photo.resize((photo.width // 2, photo.height // 2)), 0.8, rng), rng
     ),
     "collage of three thirds": lambda photo, others, rng: third(photo, others),
+    "a sticker": lambda photo, others, rng: stickers(photo, rng, count=1, share=0.33),
+    "three stickers": lambda photo, others, rng: stickers(photo, rng, count=3, share=0.22),
+    "a smaller photo on it": lambda photo, others, rng: with_inset(photo, others[0]),
+    "negative": lambda photo, others, rng: ImageOps.invert(photo),
+    "negative, crop 80%, mirrored": lambda photo, others, rng: ImageOps.invert(
+        ImageOps.mirror(crop(photo, 0.8, rng))
+    ),
 }
 """Other edits."""
