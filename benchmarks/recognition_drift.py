@@ -39,6 +39,7 @@ CHANGES: Mapping[str, tuple[str, Change]] = {
     "blur, sigma 1": ("blur", lambda photo: photo.filter(ImageFilter.GaussianBlur(1))),
     "30% of the light": ("dark", lambda photo: ImageEnhance.Brightness(photo).enhance(0.3)),
     "60% of the light": ("dark", lambda photo: ImageEnhance.Brightness(photo).enhance(0.6)),
+    "twice the light": ("bright", lambda photo: ImageEnhance.Brightness(photo).enhance(2.0)),
     "upside down": ("foreign", lambda photo: photo.transpose(Image.Transpose.ROTATE_180)),
     "grey": ("foreign", lambda photo: photo.convert("L").convert("RGB")),
     "JPEG, quality 20": ("foreign", lambda photo: jpeg(photo, 20)),

@@ -1,4 +1,4 @@
-"""How far a window of photos is from a reference, in five measures; each grows with the distance."""
+"""How far a window of photos is from a reference, in six measures; each grows with the distance."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ MEASURES: Final = {
     "dark": Meaning(
         "The photos are darker than usual.", "Light, or a step before the model that changes it."
     ),
+    "bright": Meaning(
+        "The photos are brighter than usual.", "Exposure, or a step before the model that changes it."
+    ),
     "one-class": Meaning("Far more photos than usual are of one class.", "An upload in bulk, or an attack."),
     "unsure": Meaning("The model is less sure than usual.", "New kinds of products, or poor photos."),
     "foreign": Meaning(
@@ -65,12 +68,14 @@ def measures(window: Means, reference: Means) -> dict[str, NDArray[np.float64]]:
         reference: means of one reference, or of as many.
 
     Returns:
-        The measures by name: the loss of sharpness, of luminance and of confidence, the largest growth of a
-        class's share, and the distance of the mean vectors. Without classes two are missing.
+        The measures by name: the loss of sharpness, of luminance and of confidence, the gain of luminance,
+        the largest growth of a class's share, and the distance of the mean vectors. Without classes two are
+        missing.
     """
     found = {
         "blur": reference.sharpness - window.sharpness,
         "dark": reference.luminance - window.luminance,
+        "bright": window.luminance - reference.luminance,
         "foreign": np.linalg.norm(window.embedding - reference.embedding, axis=-1),
     }
     if window.shares.shape[-1]:

@@ -74,9 +74,10 @@ def test_each_change_is_named_within_a_window(reference: Reference, wanted: str)
     rng, count = np.random.default_rng(2), CHECKS[-1]
     shares = (0.05, 0.05, 0.9) if wanted == "one-class" else (0.5, 0.3, 0.2)
     photos = drawn(rng, count, shares=shares, shift=0.6 if wanted == "foreign" else 0.0)
-    if wanted in {"dark", "blur"}:
-        dark, soft = (25.0, 0.0) if wanted == "dark" else (0.0, 0.9)
-        looks = [Look(look.luminance - dark, look.sharpness - soft) for look in photos.looks]
+    if wanted in {"dark", "bright", "blur"}:
+        light = {"dark": -25.0, "bright": 25.0}.get(wanted, 0.0)
+        soft = 0.9 if wanted == "blur" else 0.0
+        looks = [Look(look.luminance + light, look.sharpness - soft) for look in photos.looks]
         photos = Photos(photos.embeddings, photos.probabilities, looks)
     if wanted == "unsure":
         photos = Photos(photos.embeddings, 0.7 * photos.probabilities + np.float32(0.1), photos.looks)
@@ -85,7 +86,7 @@ def test_each_change_is_named_within_a_window(reference: Reference, wanted: str)
     assert wanted in found and len(alarms) == len(found), "each measure is raised once in a window"
     assert found[wanted].value > found[wanted].limit and found[wanted].photos in CHECKS
     assert found[wanted].label == ("vase" if wanted == "one-class" else None)
-    if wanted in {"dark", "blur", "unsure"}:
+    if wanted in {"dark", "bright", "blur", "unsure"}:
         assert set(found) == {wanted}
 
 
@@ -136,9 +137,21 @@ def test_a_backbone_alone_is_watched_by_what_it_has() -> None:
     photos = drawn(np.random.default_rng(7), 150)
     bare = Photos(photos.embeddings, np.zeros((150, 0), np.float32), photos.looks)
     reference = make_reference(bare, embedding_id="e", classes=())
-    assert set(reference.limits[CHECKS[0]]) == {"blur", "dark", "foreign"}
+    assert set(reference.limits[CHECKS[0]]) == {"blur", "dark", "bright", "foreign"}
     moved = Photos(np.roll(bare.embeddings, 5, axis=1), bare.probabilities, bare.looks)
     assert {alarm.measure for _, alarm in raised(Watch(reference), moved)} == {"foreign"}
+
+
+def test_a_reference_of_before_has_fewer_limits(reference: Reference) -> None:
+    limits = {
+        count: {name: limit for name, limit in each.items() if name != "bright"}
+        for count, each in reference.limits.items()
+    }
+    photos = drawn(np.random.default_rng(8), CHECKS[-1])
+    looks = [Look(look.luminance + 25, look.sharpness) for look in photos.looks]
+    lit = Photos(photos.embeddings, photos.probabilities, looks)
+    assert not raised(Watch(reference.model_copy(update={"limits": limits})), lit)
+    assert {alarm.measure for _, alarm in raised(Watch(reference), lit)} == {"bright"}
 
 
 def test_limits_are_beyond_windows_drawn_one_by_one() -> None:
