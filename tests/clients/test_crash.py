@@ -178,6 +178,24 @@ def test_a_power_cut_in_the_middle_of_a_store_leaves_no_answer(tmp_path: Path) -
     again.close()
 
 
+def test_replies_are_kept_for_their_round_and_their_training_alone(tmp_path: Path) -> None:
+    path, bodies = tmp_path / "store.sqlite", {1: b"first" * 100, 2: b"second" * 100}
+    store = MerchantStore(path)
+    for number, body in bodies.items():
+        store.put_upload("a" * 64, number, request_hash=f"{number:064}", body=body)
+        store.put_answer("a" * 64, number, request_hash=f"{number:064}", body=body)
+    for kind in ("upload", "answer"):
+        with pytest.raises(RefusedError, match=f"its {kind} was deleted"):
+            store.reply(kind, "a" * 64, 1, request_hash=f"{1:064}")
+        assert store.reply(kind, "a" * 64, 2, request_hash=f"{2:064}") == bodies[2]
+    store.finish("a" * 64)
+    for kind, number in (("upload", 1), ("answer", 1), ("upload", 2), ("answer", 2)):
+        with pytest.raises(RefusedError, match="was deleted"):
+            store.reply(kind, "a" * 64, number, request_hash=f"{number:064}")  # type: ignore[arg-type]
+    store.close()
+    assert not any(body[:20] in path.read_bytes() for body in bodies.values())
+
+
 FIVE = 5
 
 

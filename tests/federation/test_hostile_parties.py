@@ -285,6 +285,34 @@ def test_replayed_uploads_and_answers_of_an_earlier_round_are_left_out(
         assert f"round 2, {name}: {coordinator.refusals[f'round 2, {name}']}" in caplog.messages
 
 
+def test_a_member_whose_store_is_put_back_answers_no_second_set(tmp_path: Path) -> None:
+    """The store as it was before the answer, with the key; the ledger has the mark."""
+    cohort = Cohort(tmp_path, size=5)
+    plan = cohort.plan(rounds=1)
+    requests, blobs = unmask_requests(cohort, plan)
+    store = tmp_path / "m0" / "store.sqlite"
+    before = store.read_bytes()
+    cohort.merchants["m0"].unmask(requests[0], blobs[0])
+    for put_back in (lambda: store.write_bytes(before), store.unlink):
+        cohort.merchants["m0"].context.store.close()
+        put_back()
+        cohort.restart("m0")
+        reason = "already has an answer" if store.read_bytes() == before else "has not joined"
+        for chosen in ([0, 1, 2, 3, 4], [0, 1, 2, 3]):
+            with pytest.raises(RefusedError, match=reason):
+                cohort.merchants["m0"].unmask(*keep(requests[0], blobs[0], chosen))
+
+
+def test_a_merchant_without_a_seat_opens_nothing_and_records_nothing(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, size=5)
+    plan = cohort.plan(rounds=1, committee=seat_order(cohort.roster)[:4])
+    requests, blobs = unmask_requests(cohort, plan)
+    (outside,) = set(cohort.names) - set(plan.committee)
+    with pytest.raises(RefusedError, match="not on the committee"):
+        cohort.merchants[outside].unmask(requests[0], blobs[0])
+    assert not any(getattr(entry, "answer", None) for entry in cohort.merchants[outside].ledger.entries())
+
+
 def test_an_unmask_request_of_another_round_is_refused(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
     plan = cohort.plan(rounds=2)

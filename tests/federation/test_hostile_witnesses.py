@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,11 @@ from fedrec.privacy.aggregation.dealing import decode_share, encode_share
 from fedrec.privacy.aggregation.parameters import SchemeParameters
 from fedrec.privacy.aggregation.scalar_sharing import ORDER, interpolate
 from fedrec.privacy.aggregation.scheme import CommitteeScheme
+from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SealingKey
 from fedrec.protocol.messages import CloseRequest, JoinRequest, UnmaskReply, UnmaskRequest
-from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server.complaints import Complaints
@@ -59,6 +61,13 @@ def test_a_witness_opens_one_set_of_a_round_across_restarts(tmp_path: Path) -> N
         for chosen in ([0, 1, 2], [1, 2, 3], [3, 2, 1, 0]):
             with pytest.raises(RefusedError, match="for a different request"):
                 cohort.watchers["w0"].unmask(*keep(request, blobs, chosen))
+        # So is the same set with another box, or with another statement of a corrupt dealer about its upload.
+        for changed, boxes in (
+            (request, blobs | {"box-1": blobs["box-2"]}),
+            (signed_anew(cohort, request, 2, ciphertext_hash="0" * 64), blobs),
+        ):
+            with pytest.raises(RefusedError, match="for a different request"):
+                cohort.watchers["w0"].unmask(changed, boxes)
         cohort.restart_witness("w0")
     # The answer is erased with the training, and nothing is answered any more.
     cohort.watchers["w0"].close_training(CloseRequest(training_id=plan.training_id))
@@ -66,6 +75,24 @@ def test_a_witness_opens_one_set_of_a_round_across_restarts(tmp_path: Path) -> N
         cohort.watchers["w0"].unmask(request, blobs)
     with pytest.raises(RefusedError, match="closed"):
         cohort.watchers["w0"].join(JoinRequest(plan=plan))
+
+
+def signed_anew(
+    cohort: Cohort,
+    request: UnmaskRequest,
+    index: int,
+    *,
+    context: bytes = COMMITMENT_CONTEXT,
+    **changes: object,
+) -> UnmaskRequest:
+    """The set with one commitment changed, and signed by the merchant that it names or by a witness."""
+    commitment = request.survivors[index].commitment.model_copy(update=changes)
+    name = commitment.merchant
+    signer = cohort.watchers[name].identity if name in cohort.watchers else cohort.identities[name]
+    signature = signer.sign(commitment.canonical_bytes(), context=context).hex()
+    survivors = list(request.survivors)
+    survivors[index] = SignedCommitment(commitment=commitment, signature=signature)
+    return request.model_copy(update={"survivors": tuple(survivors)})
 
 
 def test_two_processes_of_one_witness_open_one_set(tmp_path: Path) -> None:
@@ -142,16 +169,7 @@ def test_a_witness_checks_a_survivor_set_as_a_merchant_does(tmp_path: Path) -> N
     witness, other = cohort.watchers["w0"], Cohort(tmp_path / "b", witnesses=5)
     foreign, foreign_blobs = caught(other, other.plan(rounds=1))["w0"]
 
-    def resigned(index: int, *, context: bytes = COMMITMENT_CONTEXT, **changes: object) -> UnmaskRequest:
-        """The set with one commitment changed, and signed by the merchant that it names or by a witness."""
-        commitment = request.survivors[index].commitment.model_copy(update=changes)
-        name = commitment.merchant
-        signer = cohort.watchers[name].identity if name in cohort.watchers else cohort.identities[name]
-        signature = signer.sign(commitment.canonical_bytes(), context=context).hex()
-        survivors = list(request.survivors)
-        survivors[index] = SignedCommitment(commitment=commitment, signature=signature)
-        return request.model_copy(update={"survivors": tuple(survivors)})
-
+    resigned = partial(signed_anew, cohort, request)
     forged = request.survivors[0].model_copy(update={"signature": "0" * 128})
     twice = (*request.survivors[:3], request.survivors[0])
     attempts: list[tuple[UnmaskRequest, Mapping[str, bytes], str]] = [
@@ -191,6 +209,37 @@ def test_a_request_that_its_server_did_not_sign_for_it_never_reaches_a_witness(t
         with pytest.raises((RefusedError, ProtocolError), match=reason):
             gate.check(content, kind="query.unmask")
     assert gate.check(cohort.signed(request, blobs, recipient="w0"), kind="query.unmask")
+
+
+def test_a_witness_joins_no_plan_that_a_merchant_would_refuse(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, witnesses=5)
+    plan, witness = cohort.plan(), cohort.watchers["w0"]
+    seats = plan.committee
+    stranger = (Peer(name="w0", signing_key="ab" * 32), *plan.witnesses[1:])
+    drawn = seat_order(plan.roster, stranger)[: len(seats)]
+    for changes, reason in (
+        ({"threshold": 5}, "two different sets"),
+        ({"corrupt_members": 1, "corrupt_witnesses": 0}, "0 corrupt witnesses"),
+        ({"colluders": 2}, "fewer than 2 honest"),
+        ({"committee": (*seats[1:], seats[0])}, "fingerprint draws"),
+        ({"noise_levels": (4,)}, "noise levels"),
+        ({"server_key": "ab" * 32}, "server key is not that of the witness's join file"),
+        ({"witnesses": stranger, "committee": drawn}, "another key under its name"),
+    ):
+        with pytest.raises(RefusedError, match=reason):
+            witness.join(JoinRequest(plan=plan.model_copy(update=changes)))
+    assert not witness.store.plans()
+
+
+def test_a_witness_has_the_key_of_one_training_alone(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, witnesses=5)
+    first, second = cohort.plan(rounds=1), cohort.plan(rounds=1)
+    request, blobs = caught(cohort, first)["w0"]
+    witness = cohort.watchers["w0"]
+    witness.join(JoinRequest(plan=second))
+    assert witness.store.training(first.training_id).secrets.sealing_private is None
+    with pytest.raises(RefusedError, match="closed"):
+        witness.unmask(request, blobs)
 
 
 def rules(witness: Witness, **changes: object) -> None:

@@ -76,6 +76,22 @@ def test_a_member_that_opens_other_shares_is_named_and_changes_nothing(
     assert list(coordinator.refusals) == [f"round 1, {cohort.names[0]}"]
 
 
+def test_a_member_that_opens_layers_which_the_sum_needs_is_named(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+
+    def tamper(reply: Message, index: int) -> Message:
+        if index == 0 and reply.metadata.message_type == "query.unmask":
+            body, blobs = unpack(reply.content, UnmaskReply, max_blob_bytes=10**7)
+            reply.content = pack(body, blobs | {"layers": bytes(3 * 64)})
+        return reply
+
+    grid = cohort.grid(tamper=tamper, drop=lambda kind, group, index: kind == "train" and index == 3)
+    coordinator, records = cohort.coordinator(cohort.plan(rounds=1), grid)
+    coordinator.run()
+    assert records[0].opened and records[0].noise_kept == pytest.approx(1.0)
+    assert "opened noise layers that the sum needs" in coordinator.refusals["round 1, m0"]
+
+
 def test_where_too_few_open_their_shares_the_sum_keeps_all_noise(tmp_path: Path) -> None:
     """Correct and noisier: three of four members must answer, and only two tell the truth."""
     cohort = Cohort(tmp_path / "a")

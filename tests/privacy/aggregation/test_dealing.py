@@ -159,6 +159,7 @@ FIRST, SECOND = GOOD.published.commitments
         (FIRST, "00" * 33),
         (FIRST, "02" + "ff" * 32),
         (FIRST, "zz" * 33),
+        (FIRST, f"{SECOND[:2]} {SECOND[2:]}"),  # the same point, in another form
         (FIRST, "04" + SECOND[2:] + "00" * 32),
         (FIRST, f"{5 - int(SECOND[:2]):02x}" + SECOND[2:]),  # the opposite point
         (SECOND, FIRST),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from itertools import combinations
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedrec.errors import AggregationError
 from fedrec.privacy.aggregation.layer_seeds import (
+    SeedCommitments,
     SeedDealing,
     accept_part,
     deal_seeds,
@@ -111,6 +113,23 @@ def test_a_dealer_of_other_seeds_than_it_signed_is_found_out() -> None:
             recover_seeds(shares, wrong, kept=1, statement=STATEMENT)
 
 
+def end_of(part: bytes, member: int) -> str:
+    """The hash of a part, by its definition."""
+    link = hashlib.sha256(b"fedrec/layer-part/1" + part[:32] + member.to_bytes(4, "big") + STATEMENT).digest()
+    for start in range(32, len(part), 32):
+        link = hashlib.sha256(b"fedrec/layer-share/1" + link + part[start : start + 32]).digest()
+    return link.hex()
+
+
+def test_hashes_are_those_of_the_definition() -> None:
+    dealing = dealt()
+    for layer, (seed, found) in enumerate(zip(SEEDS, dealing.published.seeds, strict=True), start=1):
+        content = seed.to_bytes(32, "big") + layer.to_bytes(4, "big") + STATEMENT
+        assert found == hashlib.sha256(b"fedrec/layer-seed/1" + content).hexdigest()
+    ends = tuple(end_of(part, member) for member, part in enumerate(dealing.parts, start=1))
+    assert dealing.published.parts == ends
+
+
 def test_parts_that_a_member_must_not_accept() -> None:
     dealing = dealt()
     part = dealing.parts[0]
@@ -120,3 +139,15 @@ def test_parts_that_a_member_must_not_accept() -> None:
             accept_part(wrong, dealing.published, member=member, statement=STATEMENT)
     with pytest.raises(AggregationError):
         accept_part(part, dealing.published, member=1, statement=b"training, next round, dealer")
+    # Whatever a dealer signs: an honest member that opened such a share would be named for it.
+    for wrong in (large, part + b"x", part + bytes(32)):
+        link = hashlib.sha256(
+            b"fedrec/layer-part/1" + wrong[:32] + (1).to_bytes(4, "big") + STATEMENT
+        ).digest()
+        for start in range(32, len(wrong), 32):
+            link = hashlib.sha256(b"fedrec/layer-share/1" + link + wrong[start : start + 32]).digest()
+        signed = SeedCommitments(dealing.published.seeds, (link.hex(), *dealing.published.parts[1:]))
+        with pytest.raises(AggregationError):
+            accept_part(wrong, signed, member=1, statement=STATEMENT)
+    with pytest.raises(AggregationError):
+        accept_part(b"x", SeedCommitments(), member=1, statement=STATEMENT)
