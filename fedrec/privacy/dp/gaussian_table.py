@@ -52,8 +52,8 @@ class GaussianTable:
         words: uint64 (2 * half,), the first 48 bits of ``exact``.
         first: int32 (65536,), for each 16-bit prefix the number of ``words`` below the prefix's first word.
         decided: int16 (65536,), the cell that a prefix determines, or ``UNDECIDED``.
-        accepted_below: uint16 (2 * half,); a 16-bit uniform number below it accepts every integer of the
-            cell.
+        accepted_below: uint16 (65536,) by the cell's number modulo 2**16; a 16-bit uniform number below it
+            accepts every integer of the cell.
     """
 
     shift: int
@@ -144,10 +144,15 @@ def _exponential(numerator: int, *, sigma: float) -> int:
 
 
 def _accepted_below(half: int, shift: int, *, sigma: float) -> NDArray[np.uint16]:
-    """Return the ratio of each cell's smallest to its largest density in units of 2**-16, less one unit."""
+    """Return the ratio of each cell's smallest to its largest density in units of 2**-16, less one unit.
+
+    Cells are at their number modulo 2**16, where a lookup by it needs no arithmetic.
+    """
     span = (1 << shift) - 1
     # With the nearest integer at distance m * width, or one more in a negative cell, the difference of the
     # squares is span * (2 * distance + span), linear in m.
     sides = [_weights(half, 0, span * 2 << shift, span * (2 * first + span), sigma=sigma) for first in (1, 0)]
     units = [max((weight >> (_WEIGHT_BITS - PREFIX_BITS)) - 1, 0) for weight in sides[0][::-1] + sides[1]]
-    return np.array(units, dtype=np.uint16)
+    by_number = np.zeros(1 << PREFIX_BITS, dtype=np.uint16)
+    by_number[np.arange(-half, half)] = units
+    return by_number

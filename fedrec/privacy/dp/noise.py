@@ -133,10 +133,12 @@ def _accepted(
 ) -> NDArray[np.int64]:
     """Draw an integer of each cell, and return those that are accepted, in order."""
     shift = table.shift
-    offsets = rng.uint32(cells.size) & np.uint32((1 << shift) - 1)
-    values = (cells.astype(np.int64) << shift) + offsets
+    values = np.left_shift(cells, shift, dtype=np.int64)
+    offsets = rng.uint32(cells.size)
+    np.bitwise_and(offsets, np.uint32((1 << shift) - 1), out=offsets)
+    np.add(values, offsets, out=values)
     prefixes = rng.uint16(cells.size)
-    undecided = np.flatnonzero(prefixes >= table.accepted_below[cells + np.int32(table.half)])
+    undecided = np.flatnonzero(prefixes >= table.accepted_below.take(cells.view(np.uint16), mode="wrap"))
     low_bits = np.uint64(WORD_BITS - PREFIX_BITS)
     words = (prefixes[undecided].astype(np.uint64) << low_bits) | rng.uint32(undecided.size)
     magnitudes = np.abs(values[undecided])
@@ -146,11 +148,10 @@ def _accepted(
     squares = (magnitudes - nearest) * (magnitudes + nearest)
     bounds = np.exp(-squares.astype(np.float64) / (2.0 * sigma**2))
     uniforms = (words.astype(np.float64) + 0.5) * 2.0**-WORD_BITS
-    keep = np.ones(cells.size, dtype=np.bool_)
-    keep[undecided] = uniforms < bounds
+    accepted = uniforms < bounds
     for i in np.flatnonzero(np.abs(uniforms - bounds) <= _EXACT_WITHIN):
-        keep[undecided[i]] = _is_accepted(int(words[i]), squares=int(squares[i]), sigma=sigma, rng=rng)
-    return values[keep]
+        accepted[i] = _is_accepted(int(words[i]), squares=int(squares[i]), sigma=sigma, rng=rng)
+    return np.delete(values, undecided[~accepted])
 
 
 def _is_accepted(word: int, *, squares: int, sigma: float, rng: Randomness) -> bool:

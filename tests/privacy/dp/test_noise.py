@@ -69,7 +69,7 @@ def test_a_cell_weighs_what_its_integer_nearest_to_zero_does(sigma: float) -> No
             assert abs(mpmath.mpf(weight) / middle - largest) < mpmath.mpf(2) ** -220
             assert (
                 0
-                <= least / largest - mpmath.mpf(int(table.accepted_below[i])) / 2**16
+                <= least / largest - mpmath.mpf(int(table.accepted_below[cell])) / 2**16
                 < mpmath.mpf(3) / 2**16
             )
 
