@@ -52,7 +52,7 @@ class Attendance:
         scheme: the aggregation scheme of the plan.
         signer: signs the requests, and knows which merchant is at which node.
         timeout: in seconds, how long the start of a training waits for as many merchants as it needs.
-        refusals: collects why a merchant didn't join, by name.
+        refusals: collects why a merchant didn't join, or takes part in no more rounds, by name.
         receipts: the server's book of receipts.
         patient: whether the start waits for the whole cohort, up to ``timeout``.
         board: shows whose answers are waited for.
@@ -62,8 +62,8 @@ class Attendance:
         nodes: node ids of the merchants and witnesses that have joined, by name; one stays here while it is
             away.
         seeded: whether any merchant said, when it joined, that its noise comes from a seed.
-        abstaining: merchants that joined and whose own rules have allowed no more rounds since, with the
-            reason; they only answer about sums.
+        abstaining: merchants that joined and whose own rules have allowed no more rounds since; they only
+            answer about sums.
         closed_by: merchants that have closed the training on their side; they never join it again.
         encryption_key: the holder's signed statement of ``encryption_key_bytes``; None in schemes without
             one.
@@ -82,7 +82,7 @@ class Attendance:
     roster_update: Callable[[], RosterUpdate | None] = lambda: None
     nodes: dict[str, int] = field(default_factory=dict)
     seeded: bool = False
-    abstaining: dict[str, str] = field(default_factory=dict)
+    abstaining: set[str] = field(default_factory=set)
     closed_by: set[str] = field(default_factory=set)
     encryption_key: SignedEncryptionKey | None = None
     encryption_key_bytes: bytes = b""
@@ -98,7 +98,7 @@ class Attendance:
     @property
     def _contributors(self) -> set[str]:
         """The merchants that have joined and whose rules allow the training's rounds."""
-        return set(self.merchant_nodes) - set(self.abstaining)
+        return set(self.merchant_nodes) - self.abstaining
 
     @property
     def rules_forbid_rounds(self) -> bool:
@@ -247,7 +247,9 @@ class Attendance:
         return connected
 
     def _abstentions(self) -> str:
-        return "".join(f"; {name} takes part no more: {why}" for name, why in self.abstaining.items())
+        return "".join(
+            f"; {name} takes part no more: {self.refusals[name]}" for name in sorted(self.abstaining)
+        )
 
     def _check_members(self, connected: set[str]) -> None:
         """Raise ``CohortIncompleteError`` if too few of the committee are connected to open a sum."""
@@ -368,9 +370,10 @@ class Attendance:
             return
         if reply.refused is None:
             self.refusals.pop(name, None)
-            self.abstaining.pop(name, None)
+            self.abstaining.discard(name)
         else:
-            self.refusals[name] = self.abstaining[name] = str(reply.refused)
+            self.refusals[name] = str(reply.refused)
+            self.abstaining.add(name)
         self.nodes[name] = answer.node_id
         self.seeded |= reply.seeded
         if (

@@ -132,8 +132,8 @@ class Coordinator(TrainingRunner):
         self.before_round(self._lost_to_refusals)
         self._cohort.ask_again()
         if self._cohort.rules_forbid_rounds:
-            for name, reason in self._cohort.abstaining.items():
-                self._note(self.plan.last_round, name, reason)
+            for name in sorted(self._cohort.abstaining):
+                self._note(self.plan.last_round, name, self.refusals[name])
             _log.warning("no site figures: too few merchants' rules allow them; nobody is charged for them")
             return
         self._connected = frozenset(self._cohort.refresh(excluded=self._conduct.complaints.excluded))
