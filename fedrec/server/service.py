@@ -42,7 +42,8 @@ _LOOK_SECONDS = 1.0
 _PUBLISH_SECONDS, _PUBLISH_PART = 10.0, 0.05
 """Longest pause between two writes of the server's status, and which part of the time writing it may take."""
 _GATHER_SECONDS = 120.0
-_GATHER_LOOK_SECONDS = 0.5
+_GATHER_LOOK_SECONDS, _TELL_SECONDS_EACH = 0.5, 0.02
+"""Pause between two looks at who is there; and, for each that isn't, between two changes of what is told."""
 _RETRIES = 5
 _RETRY_SECONDS = 5.0
 _LONG_SECONDS = 600.0
@@ -311,9 +312,12 @@ class Service:
             return
         status = training.status()[0]
         said: list[str] = []
+        tell_at = 0.0
         while (absent := self._absent(plan, set(grid.get_node_ids()))) and time.monotonic() < deadline:
-            if absent != said:
+            if absent != said and time.monotonic() >= tell_at:
                 said = absent
+                # Each time a file is synced; many merchants come one after another.
+                tell_at = time.monotonic() + len(absent) * _TELL_SECONDS_EACH
                 reason = (
                     f"waits up to {self._gather_seconds:.0f} s for its whole cohort; not there: "
                     f"{listed(absent)}"
