@@ -71,7 +71,7 @@ def quality(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a photo, one a line.")] = False,
 ) -> None:
-    """Find photos that are blurred, dark, washed out, flat, small or framed, and say what to do."""
+    """Find photos that are blurred, dark, too bright, flat, small or framed, and say what to do."""
     limits = default_thresholds() if thresholds is None else read_thresholds(thresholds)
     judged, good, flaws = 0, 0, Counter[str]()
     unread: dict[Path, str] = {}

@@ -114,6 +114,9 @@ class Searcher:
         """
         if not 1 <= query.top <= MOST_RESULTS:
             raise ConfigError(f"--top {query.top} must be 1 to {MOST_RESULTS}")
+        # Not-a-number compares as false with every score.
+        if query.at_least is not None and not -1 <= query.at_least <= 1:
+            raise ConfigError(f"--at-least {query.at_least:g} must be -1 to 1")
         if query.vector.shape != (self._dimension,) or not np.isfinite(query.vector).all():
             raise DataError("the query's vector is of another length than the catalogue's")
         self.refresh()

@@ -238,6 +238,20 @@ def test_another_catalogues_index_is_not_used(tmp_path: Path) -> None:
     assert named(found) == naive(stored, stored["p4/0.jpg"], distinct=True)[:5]
 
 
+def test_numbers_that_no_search_can_have_are_refused(tmp_path: Path) -> None:
+    stored = fill(tmp_path, 30, seed=1)
+    with Catalogue(tmp_path) as catalogue:
+        searcher = searcher_of(catalogue)
+        asked = Query(stored["p4/0.jpg"])
+        for query in (replace(asked, at_least=bad) for bad in (float("nan"), float("inf"), 1.1, -2.0)):
+            with pytest.raises(ConfigError, match="--at-least"):
+                searcher.search(query)
+        for top in (0, -1, 101):
+            with pytest.raises(ConfigError, match="--top"):
+                searcher.search(replace(asked, top=top))
+        assert named(searcher.search(replace(asked, at_least=0.999))) == ["p4/0.jpg"]
+
+
 def test_the_search_loads_onnx_runtime_first_which_crashes_otherwise() -> None:
     code = "import fedrec.recognition.catalogue.opening, onnxruntime"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
