@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
+
 from fedrec._internal import number_format
 from fedrec._internal.moments import ago, moment
 from fedrec._internal.text import counted, listed
@@ -67,9 +69,11 @@ def _merchants(status: Mapping[str, Any]) -> Iterator[str]:
         merchants = [merchant for merchant in merchants if merchant["last_seen"] is not None]
     if len(merchants) > _MERCHANTS:
         merchants = [merchant for merchant in merchants if not merchant["connected"] or merchant["noted"]]
-    width = max((len(merchant["name"]) for merchant in merchants[:_MERCHANTS]), default=0)
+    width = max((cell_len(merchant["name"]) for merchant in merchants[:_MERCHANTS]), default=0)
     for merchant in merchants[:_MERCHANTS]:
-        yield f"  {merchant['name']:<{width}}  {'; '.join(_merchant(merchant, now=status['time']))}"
+        # A Chinese character takes two columns.
+        name = merchant["name"] + " " * (width - cell_len(merchant["name"]))
+        yield f"  {name}  {'; '.join(_merchant(merchant, now=status['time']))}"
     if len(merchants) > _MERCHANTS:
         yield f"  and {len(merchants) - _MERCHANTS} more that are away or noted: --json lists all"
 

@@ -20,6 +20,7 @@ MOST_RETRY_SECONDS = 300.0
 
 _REFUSALS = (401, 403)
 _BUSY = (429, 503)
+_NAME_FAULTS = ("name or service not known", "name resolution", "nodename nor servname", "getaddrinfo")
 _NOT_ADMITTED = 2004
 """Flower's code for an unknown key, and for a key whose node it still considers active."""
 
@@ -46,10 +47,22 @@ def explained(error: Exception, *, address: str, proxy: Proxy | None = None) -> 
     if isinstance(error, httpx.HTTPError | OSError):
         if proxy is not None:
             return ConnectionLostError(_proxy_fault(error, said, address, proxy))
-        return ConnectionLostError(f"the server at {address} can't be reached ({said})")
+        return ConnectionLostError(f"the server at {address} can't be reached ({said}){_advice(error, said)}")
     return ConnectionLostError(
         f"the answer of the server at {address} can't be read ({type(error).__name__}: {said})"
     )
+
+
+def _advice(error: Exception, said: str) -> str:
+    """Say what a failed connection without a proxy points to; empty for what isn't known."""
+    lowered = said.lower()
+    if isinstance(error, httpx.TimeoutException) or "timed out" in lowered:
+        return ": nothing answers; a firewall may be in between, or its machine is off"
+    if "refused" in lowered:
+        return ": its machine is there, but no server runs at that port; ask the operator"
+    if any(word in lowered for word in _NAME_FAULTS):
+        return ": its name isn't known here; is this machine on the internet?"
+    return ": is this machine on the internet?" if "unreachable" in lowered or "no route" in lowered else ""
 
 
 def _proxy_fault(error: Exception, said: str, address: str, proxy: Proxy) -> str:
