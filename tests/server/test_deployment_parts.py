@@ -614,6 +614,8 @@ def test_the_watch_of_the_roster_goes_on_whatever_fails(
     service, done = Service(home), []
     over = iter((False, False, False, True))
     monkeypatch.setattr(service, "_over", SimpleNamespace(wait=lambda seconds: next(over)))
+    # At each look, however short the looks are.
+    monkeypatch.setattr("fedrec.server.service._PUBLISH_SECONDS", 0.0)
 
     def fails(what: str) -> Callable[..., None]:
         def action(**options: object) -> None:
