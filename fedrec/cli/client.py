@@ -16,7 +16,14 @@ from fedrec.cli.client_roster import accepted_by_statements
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_layout, check_unit
-from fedrec.cli.party_commands import Json, forget_trainings
+from fedrec.cli.party_commands import (
+    AllTrainings,
+    AnyTraining,
+    Json,
+    forget_trainings,
+    pause_party,
+    resume_party,
+)
 from fedrec.cli.running_options import Fingerprint, NewServer, keep_flower_files
 from fedrec.cli.status_lines import budget_lines, status_lines
 from fedrec.cli.wrapping import say
@@ -217,32 +224,30 @@ def check(
 @app.command()
 def pause(home: Home = _HOME) -> None:
     """Refuse new rounds until 'resume'. An upload that was charged already may still be sent."""
-    MerchantHome.open(home).pause()
-    say(
-        "paused: plans and new rounds are refused from now on, also after a restart.\n"
-        "What can't be undone: a round charged before may still be sent and opened, and keeps its charge."
+    pause_party(
+        MerchantHome.open(home),
+        refused="plans and new rounds",
+        note="What can't be undone: a round charged before may still be sent and opened, and keeps its "
+        "charge.",
     )
 
 
 @app.command()
 def resume(home: Home = _HOME) -> None:
     """Take part again after 'pause'."""
-    opened = MerchantHome.open(home)
-    paused = opened.paused
-    opened.resume()
-    say(
-        "resumed: plans and rounds are answered again, as the policy allows; in a training that goes on, "
-        "from the round for which the server asks next, within about ten minutes"
-        if paused
-        else "this merchant was not paused"
+    resume_party(
+        MerchantHome.open(home),
+        answered="plans and rounds",
+        note="; in a training that goes on, from the round for which the server asks next, within about ten "
+        "minutes",
     )
 
 
 @app.command()
 def forget(
-    training: Annotated[str | None, typer.Argument(help="A training's id, or its beginning.")] = None,
+    training: AnyTraining = None,
     home: Home = _HOME,
-    everything: Annotated[bool, typer.Option("--all", help="All open trainings.")] = False,
+    everything: AllTrainings = False,
     photo: Annotated[
         list[Path] | None, typer.Option("--photo", help="A photo to exclude (several times).")
     ] = None,
@@ -254,7 +259,7 @@ def forget(
     if photo:
         _forget_photos(opened, photo)
     else:
-        forget_trainings(opened, training)
+        forget_trainings(opened, training, everything=everything)
 
 
 def _forget_photos(opened: MerchantHome, paths: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""What the commands of merchants and witnesses do alike: exchange keys, and end a training."""
+"""What the commands of merchants and witnesses do alike: exchange keys, pause, and end a training."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ NodeKeyOnly = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+AnyTraining = Annotated[str | None, typer.Argument(help="A training's id, or its beginning.")]
+AllTrainings = Annotated[bool, typer.Option("--all", help="All open trainings.")]
 
 
 def rotate_keys(opened: PartyHome, *, node_key_only: bool, goes_on: str) -> None:
@@ -58,17 +60,49 @@ def rotate_keys(opened: PartyHome, *, node_key_only: bool, goes_on: str) -> None
     say("The daemon switches to the new node key by itself once the server accepts it.")
 
 
-def forget_trainings(opened: PartyHome, training: str | None) -> None:
+def pause_party(opened: PartyHome, *, refused: str, note: str) -> None:
+    """Pause a party, and say what that means.
+
+    Args:
+        opened: the party's folder.
+        refused: what it refuses until it resumes.
+        note: what pausing doesn't do.
+    """
+    opened.pause()
+    say(f"paused: {refused} are refused from now on, also after a restart.\n{note}")
+
+
+def resume_party(opened: PartyHome, *, answered: str, note: str = "") -> None:
+    """Resume after a pause, and say so.
+
+    Args:
+        opened: the party's folder.
+        answered: what it answers again.
+        note: from when on it does; follows the sentence.
+    """
+    paused = opened.paused
+    opened.resume()
+    say(
+        f"resumed: {answered} are answered again, as the policy allows{note}"
+        if paused
+        else f"this {opened.party} was not paused"
+    )
+
+
+def forget_trainings(opened: PartyHome, training: str | None, *, everything: bool) -> None:
     """End open trainings on this machine: their keys are deleted.
 
     Args:
         opened: the party's folder.
-        training: the beginning of one open training's id; None for all open ones.
+        training: the beginning of one open training's id.
+        everything: end all open ones.
 
     Raises:
-        ConfigError: there is no such training.
+        ConfigError: there is no such training, or not exactly one of both is given.
         LedgerError: the store can't be read.
     """
+    if (training is not None) == everything:
+        raise ConfigError("name a training, or give --all")
     if not opened.store.exists():
         raise ConfigError(f"--home {opened.folder}: this {opened.party} has joined no training")
     store = MerchantStore(opened.store)

@@ -16,7 +16,7 @@ from fedrec.clients.status_types import (
     RefusedRequest,
     TrainingHistory,
 )
-from fedrec.clients.witness.status import RefusedByWitness, WitnessedPlan, WitnessStatus
+from fedrec.clients.witness.status import WitnessedPlan, WitnessStatus
 from fedrec.protocol.enrolment import grouped
 
 _SHOWN_DIGITS, _GAUGE = 16, 20
@@ -97,7 +97,7 @@ def _earlier(status: MerchantStatus | WitnessStatus) -> Iterator[str]:
         yield f"earlier     {number} no longer true; --json has them"
 
 
-def _refused(refused: RefusedRequest | RefusedByWitness) -> str:
+def _refused(refused: RefusedRequest) -> str:
     times = f"{refused.times} times, the last " if refused.times > 1 else ""
     return f"refused     {refused.kind}, {times}at {moment(refused.at)}: {refused.reason}"
 

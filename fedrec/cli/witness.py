@@ -13,7 +13,16 @@ from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
-from fedrec.cli.party_commands import Json, NodeKeyOnly, forget_trainings, rotate_keys
+from fedrec.cli.party_commands import (
+    AllTrainings,
+    AnyTraining,
+    Json,
+    NodeKeyOnly,
+    forget_trainings,
+    pause_party,
+    resume_party,
+    rotate_keys,
+)
 from fedrec.cli.running_options import (
     Fingerprint,
     LogStyle,
@@ -31,7 +40,6 @@ from fedrec.clients.party_home import ENROLMENT_FILE
 from fedrec.clients.witness.home import WitnessHome
 from fedrec.clients.witness.openings import check_not_in_use
 from fedrec.clients.witness.status import read_witness_status
-from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import JoinFile, read_file
 
 app = typer.Typer(
@@ -94,30 +102,23 @@ def rotate(home: Home = _HOME, node_key_only: NodeKeyOnly = False) -> None:
 @app.command()
 def pause(home: Home = _HOME) -> None:
     """Open nothing until 'resume'."""
-    WitnessHome.open(home).pause()
-    say(
-        "paused: plans and openings are refused from now on, also after a restart.\n"
-        "A training whose sums can't be opened without this witness waits, or loses its rounds."
+    pause_party(
+        WitnessHome.open(home),
+        refused="plans and openings",
+        note="A training whose sums can't be opened without this witness waits, or loses its rounds.",
     )
 
 
 @app.command()
 def resume(home: Home = _HOME) -> None:
     """Help to open sums again after 'pause'."""
-    WitnessHome.open(home).resume()
-    say("resumed: plans and openings are answered again, as the policy allows")
+    resume_party(WitnessHome.open(home), answered="plans and openings")
 
 
 @app.command()
-def forget(
-    training: Annotated[str | None, typer.Argument(help="A training's id, or its beginning.")] = None,
-    home: Home = _HOME,
-    everything: Annotated[bool, typer.Option("--all", help="All open trainings.")] = False,
-) -> None:
+def forget(training: AnyTraining = None, home: Home = _HOME, everything: AllTrainings = False) -> None:
     """End a training on this machine, whatever the server says: its keys are deleted."""
-    if (training is not None) == everything:
-        raise ConfigError("name a training, or give --all")
-    forget_trainings(WitnessHome.open(home), training)
+    forget_trainings(WitnessHome.open(home), training, everything=everything)
 
 
 @app.command()

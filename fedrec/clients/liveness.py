@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from fedrec.clients.activity import read_activity
 from fedrec.clients.party_home import PartyHome
 
 
-class Liveness(NamedTuple):
+@dataclass(frozen=True)
+class Liveness:
     """The parts of a status that change while nothing is charged.
 
-    :class:`fedrec.clients.status_types.MerchantStatus` says what each of them is.
+    Attributes:
+        running: whether the daemon runs.
+        started: since when it runs; None if it doesn't.
+        doing: what it is doing, as :class:`fedrec.clients.activity.Activity` has it; None if it doesn't run.
+        doing_text: the same in words.
+        connected: whether it is connected to the server.
+        connection_at: time of the last change of the connection; None if there was none.
+        connection_reason: why there is no connection.
     """
 
     running: bool

@@ -19,7 +19,7 @@ from fedrec.clients.status_types import (
     Budget,
     MerchantStatus,
     PlanSummary,
-    RefusedRequest,
+    RefusedByMerchant,
     TrainingCharges,
 )
 from fedrec.clients.store_view import StoredRefusal, read_store, readable_plan
@@ -208,11 +208,16 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         open_cost=training,
     )
 
-    def refused(refusal: StoredRefusal) -> RefusedRequest:
+    def refused(refusal: StoredRefusal) -> RefusedByMerchant:
         plan = None if refusal.plan is None or sha256_hex(refusal.plan) in joined else refusal.plan
         summed = summary(plan)
-        return RefusedRequest(
-            refusal.at, refusal.times, refusal.kind, refusal.reason, summed, standing.holds(refusal, summed)
+        return RefusedByMerchant(
+            at=refusal.at,
+            times=refusal.times,
+            kind=refusal.kind,
+            reason=refusal.reason,
+            standing=standing.holds(refusal, summed),
+            plan=summed,
         )
 
     rule = MerchantPolicy.model_fields["changed_data"].default if policy is None else policy.changed_data
@@ -222,7 +227,7 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     public = home.identity().public
     return MerchantStatus(
         merchant=home.name,
-        **liveness(home)._asdict(),
+        **vars(liveness(home)),
         server=None if join is None else join.address,
         roster=() if join is None else tuple(peer.name for peer in join.roster),
         fingerprint=None if join is None else join.fingerprint,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fedrec.clients.liveness import Liveness
 from fedrec.privacy.accounting.budget_rating import Word
 
 
@@ -114,14 +115,13 @@ class PlanSummary:
 
 @dataclass(frozen=True)
 class RefusedRequest:
-    """A refused request.
+    """A request that a merchant or a witness refused.
 
     Attributes:
         at: time of the last refusal.
         times: how many times it was refused.
         kind: Flower's type of the request.
         reason: the reason.
-        plan: the refused plan; None for other requests, and if the plan was joined since.
         standing: whether it would be refused still.
     """
 
@@ -129,8 +129,18 @@ class RefusedRequest:
     times: int
     kind: str
     reason: str
-    plan: PlanSummary | None
     standing: bool
+
+
+@dataclass(frozen=True)
+class RefusedByMerchant(RefusedRequest):
+    """A request that a merchant refused, with what its plan would have cost.
+
+    Attributes:
+        plan: the refused plan; None for other requests, and if the plan was joined since.
+    """
+
+    plan: PlanSummary | None
 
 
 @dataclass(frozen=True)
@@ -196,19 +206,11 @@ class TrainingHistory:
 
 
 @dataclass(frozen=True)
-class MerchantStatus:
+class MerchantStatus(Liveness):
     """The whole status of a merchant.
 
     Attributes:
         merchant: its name.
-        running: whether its daemon runs.
-        started: since when the daemon runs; None if it doesn't.
-        doing: what the daemon is doing, as :class:`fedrec.clients.activity.Activity` has it; None if it
-            doesn't run.
-        doing_text: the same in words.
-        connected: whether the daemon is connected to the server.
-        connection_at: time of the last change of the connection; None if there was none.
-        connection_reason: why there is no connection.
         server: the server's address; None before a join file is confirmed.
         roster: names of the merchants on the confirmed roster.
         fingerprint: fingerprint of the confirmed join file.
@@ -231,13 +233,6 @@ class MerchantStatus:
     """
 
     merchant: str
-    running: bool
-    started: str | None
-    doing: dict[str, str | int] | None
-    doing_text: str
-    connected: bool
-    connection_at: str | None
-    connection_reason: str
     server: str | None
     roster: tuple[str, ...]
     fingerprint: str | None
@@ -253,7 +248,7 @@ class MerchantStatus:
     budget: Budget
     ledger_entries: int
     ledger_head: str
-    refusals: tuple[RefusedRequest, ...]
+    refusals: tuple[RefusedByMerchant, ...]
     history: tuple[TrainingHistory, ...]
     hours: tuple[str, ...] | None
     forgotten: int

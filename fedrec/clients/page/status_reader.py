@@ -41,7 +41,7 @@ class StatusReader:
             stamp = self._files()
             if self._status is None or stamp != self._stamp or time.monotonic() > self._at + _LONGEST:
                 self._status, self._stamp, self._at = read_status(self._home), stamp, time.monotonic()
-            return replace(self._status, **liveness(self._home)._asdict())
+            return replace(self._status, **vars(liveness(self._home)))
 
     def _files(self) -> tuple[object, ...]:
         folder = self._home.folder

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from fedrec.clients.liveness import liveness
+from fedrec.clients.liveness import Liveness, liveness
+from fedrec.clients.status_types import RefusedRequest
 from fedrec.clients.store_view import StoredRefusal, read_store, readable_plan
 from fedrec.clients.witness.home import WitnessHome
 from fedrec.clients.witness.openings import OpeningCounts, read_counts
@@ -47,38 +48,12 @@ class WitnessedPlan:
 
 
 @dataclass(frozen=True)
-class RefusedByWitness:
-    """A refused request; see :class:`fedrec.clients.status_types.RefusedRequest`.
-
-    Attributes:
-        at: time of the last refusal.
-        times: how many times it was refused.
-        kind: Flower's type of the request.
-        reason: the reason.
-        standing: whether it would be refused still.
-    """
-
-    at: str
-    times: int
-    kind: str
-    reason: str
-    standing: bool
-
-
-@dataclass(frozen=True)
-class WitnessStatus:
+class WitnessStatus(Liveness):
     """The whole status of a witness; what a merchant's status has too means the same.
 
     Attributes:
         witness: its name.
         signing_key: the key that merchants name in ``witness_keys``.
-        running: whether its daemon runs.
-        started: since when the daemon runs.
-        doing: what the daemon is doing.
-        doing_text: the same in words.
-        connected: whether the daemon is connected to the server.
-        connection_at: time of the last change of the connection.
-        connection_reason: why there is no connection.
         server: the server's address; None before a join file is confirmed.
         roster: names of the merchants on the confirmed roster.
         witnesses: names of the witnesses beside it.
@@ -97,13 +72,6 @@ class WitnessStatus:
 
     witness: str
     signing_key: str
-    running: bool
-    started: str | None
-    doing: dict[str, str | int] | None
-    doing_text: str
-    connected: bool
-    connection_at: str | None
-    connection_reason: str
     server: str | None
     roster: tuple[str, ...]
     witnesses: tuple[str, ...]
@@ -117,7 +85,7 @@ class WitnessStatus:
     openings_today: int
     most_openings_per_day: int | None
     last_opening: str | None
-    refusals: tuple[RefusedByWitness, ...]
+    refusals: tuple[RefusedRequest, ...]
 
 
 def read_witness_status(home: WitnessHome) -> WitnessStatus:
@@ -143,7 +111,7 @@ def read_witness_status(home: WitnessHome) -> WitnessStatus:
     return WitnessStatus(
         witness=home.name,
         signing_key=home.identity().public.hex(),
-        **liveness(home)._asdict(),
+        **vars(liveness(home)),
         server=None if join is None else join.address,
         roster=() if join is None else tuple(peer.name for peer in join.roster),
         witnesses=() if join is None else tuple(peer.name for peer in join.witnesses),
@@ -200,8 +168,8 @@ class _Standing:
         return False
 
 
-def _refused(refusals: Sequence[StoredRefusal], standing: _Standing) -> tuple[RefusedByWitness, ...]:
+def _refused(refusals: Sequence[StoredRefusal], standing: _Standing) -> tuple[RefusedRequest, ...]:
     return tuple(
-        RefusedByWitness(each.at, each.times, each.kind, each.reason, standing.holds(each))
+        RefusedRequest(each.at, each.times, each.kind, each.reason, standing.holds(each))
         for each in refusals[-_SHOWN_REFUSALS:]
     )
