@@ -15,10 +15,10 @@ from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.dealing import encode_share
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.identity import SealingKey, seal
-from fedrec.protocol.messages import JoinRequest, UnmaskRequest
+from fedrec.protocol.messages import JoinRequest, UnmaskReply, UnmaskRequest
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment, box_binding
-from fedrec.protocol.transport import unpack
+from fedrec.protocol.transport import pack, unpack
 from tests.support.cheating_parties import deal_badly, expected_without, keep, lying, unmask_requests
 from tests.support.cohort import Cohort, InProcessGrid
 
@@ -283,6 +283,22 @@ def test_replayed_uploads_and_answers_of_an_earlier_round_are_left_out(
     assert "ledger head is of another" in coordinator.refusals["round 2, m4"]
     for name in ("m2", "m4"):
         assert f"round 2, {name}: {coordinator.refusals[f'round 2, {name}']}" in caplog.messages
+
+
+def test_a_complaint_about_somebody_who_is_not_in_the_sum_counts_for_nothing(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+
+    def slander(reply: Message, index: int) -> Message:
+        if index < 2 and reply.metadata.message_type == "query.unmask":
+            body, _ = unpack(reply.content, UnmaskReply, max_blob_bytes=10**7)
+            reply.content = pack(body.model_copy(update={"complaints": ("m3",)}))
+        return reply
+
+    grid = cohort.grid(tamper=slander, drop=lambda kind, group, index: kind == "train" and index == 3)
+    coordinator, _ = cohort.coordinator(cohort.plan(rounds=1), grid)
+    coordinator.run()
+    assert not [where for where, why in coordinator.refusals.items() if "dealt shares" in why]
+    assert "m3" not in coordinator.notes()
 
 
 def test_a_member_whose_store_is_put_back_answers_no_second_set(tmp_path: Path) -> None:
