@@ -64,6 +64,14 @@ def test_repeats_are_one_row_with_means_and_intervals(repeats: list[Path]) -> No
     assert (row.rounds, row.bytes_up, row.bytes_down) == (2, 1_000_000, 2_000_000)
 
 
+def test_an_option_that_one_run_set_to_what_the_others_had_names_no_row(tmp_path: Path) -> None:
+    given = finished_run(tmp_path / "given", fake_report(epsilon=4.0), epsilon=4.0, clip=0.5)
+    derived = finished_run(tmp_path / "derived", fake_report(epsilon=8.0))
+    found = compared(given, derived)
+    assert [row.label for row in found.rows] == ["epsilon=4", "epsilon=8"]
+    assert found.varied == ("epsilon",)
+
+
 def test_the_majority_baseline_is_that_of_always_answering_alike(repeats: list[Path]) -> None:
     majority = compared(*repeats).majority
     truth = ["hat"] * 50 + ["shoe"] * 120 + ["bag"] * 30

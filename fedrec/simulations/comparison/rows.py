@@ -152,11 +152,22 @@ def compare(runs: Sequence[FinishedRun], notes: Sequence[str] = ()) -> Compariso
 
 
 def _varied(groups: Sequence[FinishedRun]) -> tuple[str, ...]:
-    """Return the names of the options that were set differently, in the order of their first appearance."""
+    """Return the names of the options that were set differently, in the order of their first appearance.
+
+    An option that one run set to what others had without setting it is none of them.
+    """
     names = dict.fromkeys(name for run in groups for name in run.asked)
     return tuple(
-        name for name in names if len({json.dumps(run.asked.get(name), default=str) for run in groups}) > 1
+        name
+        for name in names
+        if _values(name, (run.asked for run in groups)) > 1
+        and _values(name, (run.settled for run in groups)) > 1
     )
+
+
+def _values(name: str, options: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many different values an option has."""
+    return len({json.dumps(each.get(name), default=str) for each in options})
 
 
 def _labels(groups: Sequence[FinishedRun], varied: Sequence[str]) -> list[str]:
