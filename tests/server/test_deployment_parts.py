@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -632,6 +633,28 @@ def test_the_watch_of_the_roster_goes_on_whatever_fails(
     for what in ("status", "roster"):
         assert f"it is tried again: RuntimeError('{what} changed size')" in caplog.text
     assert [line.message.count("(2 times in all)") for line in caplog.records].count(1) == 2
+
+
+def test_a_status_that_takes_long_to_write_is_written_less_often(
+    home: ServerHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, clock, written = Service(home), [0.0], []
+
+    def wait(seconds: float) -> bool:
+        clock[0] += seconds
+        return clock[0] > 60
+
+    def publish(**options: object) -> None:
+        written.append(clock[0])
+        clock[0] += 0.2
+
+    monkeypatch.setattr(service, "_over", SimpleNamespace(wait=wait))
+    monkeypatch.setattr("fedrec.server.service.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(service.observer, "publish", publish)
+    monkeypatch.setattr(service, "_admit", lambda: None)
+    service._watch_roster()
+    # A twentieth of the time at most, and no later than the look after that.
+    assert all(4 <= after - before < 6 for before, after in pairwise(written)) and len(written) > 9
 
 
 def test_a_cancelled_training_stays_cancelled_whatever_the_server_was_about_to_write(
