@@ -42,7 +42,7 @@ class SearchOptions:
     ] = None
     top: Annotated[int, typer.Option(help="Results, 1 to 100.")] = 10
     filters: Annotated[list[str] | None, typer.Option("--filter", help=_FILTER)] = None
-    at_least: Annotated[float | None, typer.Option(help="Lowest score, at most 1.")] = None
+    at_least: Annotated[float | None, typer.Option(help="Lowest score, -1 to 1.")] = None
     crop: Annotated[
         str | None, typer.Option(help="x,y,width,height: look for this region of the photo, in pixels.")
     ] = None

@@ -73,7 +73,8 @@ def test_a_product_is_found_by_a_photo_and_by_a_stored_one(shop: Path) -> None:
     assert len(own) == 10 and ("p3", "photos/3-1.png") not in [
         (o["product"], o["photo"]["name"]) for o in own
     ]
-    assert run("search", "c", "photos/3-1.png", "--at-least", "1.1").startswith("nothing was found")
+    assert run("search", "c", "photos/3-1.png", "--filter", "price>1000").startswith("nothing was found")
+    assert "--at-least 1.1 must be -1 to 1" in refused("search", "c", "photos/3-1.png", "--at-least", "1.1")
     cropped = run("search", "c", "photos/3-1.png", "--crop", "2,2,5,5", "--top", 1)
     assert not cropped.startswith("1.000")
 

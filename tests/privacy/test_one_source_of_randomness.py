@@ -90,6 +90,8 @@ def test_privacy_and_merchant_code_draws_from_one_source_only() -> None:
         "privacy/randomness.py": ["os.urandom"],
         # The token of the merchant's page, from the operating system.
         "clients/page/running.py": ["secrets"],
+        # How long a merchant waits before it connects again, from the operating system.
+        "clients/daemon_loop.py": ["secrets"],
         # Pictures that try a model on, from a fixed seed: no merchant's record is drawn by them.
         "privacy/dp/record_isolation.py": ["torch.random", "torch.default_generator", "torch.rand"],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -114,7 +115,10 @@ def test_every_point_and_repeat_is_a_run_and_photos_are_read_once(
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["schema"] == "fedrec.comparison/1"
     # One line for the whole of it, before the first run.
     lines = [stage.plain for stage in told if stage.plain]
-    assert re.match(r"forecast: 4 runs, 8 rounds in about .*; epsilon 4.00 to 8.00$", lines[0])
+    # Rounded up: a budget is never said to be smaller than it is.
+    lowest, highest = (math.ceil(100 * epsilon) / 100 for epsilon in (min(epsilons), max(epsilons)))
+    expected = f"epsilon {lowest:.2f} to {highest:.2f}"
+    assert re.match(rf"forecast: 4 runs, 8 rounds in about .*; {re.escape(expected)}$", lines[0])
     assert lines[1].startswith("run 1 of 4: repeat-1/1-")
 
 
