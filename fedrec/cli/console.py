@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -92,6 +93,10 @@ def run_reporting_errors(action: Callable[[], int]) -> int:
         code = DataError.exit_code
     except OSError as error:
         _print_error(f"{_reason(error)}: free or permit it, and run the command again")
+        code = OperatingSystemError.exit_code
+    except sqlite3.OperationalError as error:
+        # A full disk or a read-only one, where SQLite meets it; it doesn't name the file.
+        _print_error(f"a database can't be read or written: {error}; run the command again once it can be")
         code = OperatingSystemError.exit_code
     _drop_unwritten()
     return code

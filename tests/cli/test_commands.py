@@ -6,10 +6,12 @@ import errno
 import os
 import re
 import runpy
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -397,6 +399,19 @@ def test_what_the_system_refuses_is_one_line_that_names_the_file(capsys: pytest.
     assert run_reporting_errors(fail) == SYSTEM
     said = capsys.readouterr().err
     assert said.startswith("fedrec: somewhere/ledger.sqlite: Permission denied") and said.count("\n") == 1
+
+
+def test_a_database_without_room_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fill() -> int:
+        with closing(sqlite3.connect(tmp_path / "store.sqlite")) as database:
+            database.execute("PRAGMA max_page_count = 2")
+            database.execute("CREATE TABLE kept (bytes BLOB)")
+            database.execute("INSERT INTO kept VALUES (zeroblob(100000))")
+        return 0
+
+    assert run_reporting_errors(fill) == SYSTEM
+    said = capsys.readouterr().err
+    assert said.startswith("fedrec: a database can't be read or written: ") and said.count("\n") == 1
 
 
 def test_ctrl_c_in_a_command_ends_with_its_code(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
