@@ -21,11 +21,10 @@ _DRAWN_ALIKE: Final = str.maketrans(
 )  # fmt: skip
 _DRAWN_ALIKE_MIXED: Final = str.maketrans("ΝΥςЬьбпги", "NYcbb6nru")
 """What counts, too, in a word that mixes Latin letters with ones of these scripts."""
-_MIXED: Final = re.compile(
-    # Latin; Greek, Cyrillic, Armenian, Cherokee and Lisu, which have letters that are drawn like Latin ones.
-    r"(?=[^\W\d_]*[A-Za-zÀ-ɏ])(?=[^\W\d_]*[\u0370-\u03ff\u0400-\u058f\u13a0-\u13ff\uab70-\uabbf\ua4d0-\ua4ff])"
-    r"[^\W\d_]+"
-)
+_WORD: Final = re.compile(r"[^\W\d_]+")
+_LATIN: Final = re.compile(r"[A-Za-zÀ-ɏ]")
+# Greek, Cyrillic, Armenian, Cherokee and Lisu, which have letters that are drawn like Latin ones.
+_LIKE_LATIN: Final = re.compile(r"[\u0370-\u03ff\u0400-\u058f\u13a0-\u13ff\uab70-\uabbf\ua4d0-\ua4ff]")
 _LIGATURES: Final = str.maketrans({"œ": "oe", "æ": "ae", "\u0307": "", "\u0640": ""})
 """Two letters in one sign; the dot that a Turkish capital leaves; what lengthens an Arabic word."""
 _DRAWN_AS_NOTHING: Final = (
@@ -57,7 +56,8 @@ def _kept_skeleton(name: str) -> str:
 
 def _skeleton(name: str) -> str:
     plain = unicodedata.normalize("NFKC", name).translate(_QUOTES)
-    plain = _MIXED.sub(lambda word: word[0].translate(_DRAWN_ALIKE_MIXED), plain)
+    if _LIKE_LATIN.search(plain):
+        plain = _WORD.sub(_drawn_in_a_mixed_word, plain)
     plain = unicodedata.normalize("NFKC", plain.casefold()).translate(_LIGATURES).translate(_DRAWN_ALIKE)
     kept = []
     for sign in plain:
@@ -79,7 +79,16 @@ def mixed_words(name: str) -> list[str]:
     Args:
         name: any text.
     """
-    return _MIXED.findall(name)
+    return [word for word in _WORD.findall(name) if _is_mixed(word)]
+
+
+def _is_mixed(word: str) -> bool:
+    # Two searches: one pattern for both would look at the rest of a word again from each of its letters.
+    return bool(_LIKE_LATIN.search(word) and _LATIN.search(word))
+
+
+def _drawn_in_a_mixed_word(found: re.Match[str]) -> str:
+    return found[0].translate(_DRAWN_ALIKE_MIXED) if _is_mixed(found[0]) else found[0]
 
 
 def invisible(sign: str) -> bool:
