@@ -5,22 +5,32 @@ ledgers and noise are real. One merchant computes another sum than its records',
 
 - ``negate``: of its own records, negated;
 - ``labels``: of its records, each with the label of the next class;
-- ``target``: of its records of one class with the label of another, and of no others.
+- ``target``: of its records of one class with the label of another, and of no others;
+- ``replace``: in the last round alone, what moves the model to one with the scores of these two classes
+  exchanged (model replacement: Bagdasaryan et al. 2020, "How To Backdoor Federated Learning").
 
 ``success`` is the share of the target's class that is taken for the other one, on test photos. A server sees
 the opened sum and its own public photos: ``norm`` is the largest mean gradient of a round over that of the
 honest run in the same round, and ``fall`` the largest fall of the accuracy from one round to the next.
+
+Each attack meets three servers:
+
+- ``none``: applies every opened sum;
+- ``norm``: scales a mean gradient down to ``NORM_LIMIT`` times that of the honest run in the same round. No
+  server knows that norm: this is the best that a check of norms can do;
+- ``gate``: undoes a step that leaves the accuracy on its public photos ``GATE`` below the best so far.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -35,13 +45,15 @@ from torch import nn
 
 from fedrec.clients import training_step
 from fedrec.clients.contribution import compute_contribution
+from fedrec.clients.plan_resources import build_model
 from fedrec.clients.records import Records
 from fedrec.config import SimulationConfig
 from fedrec.privacy.dp.calibration import NoisePlan
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.optimizers.sgd import Sgd
+from fedrec.server.evaluation import score
 from fedrec.server.server_app import build_server_app
+from fedrec.server.weights import Weights
 from fedrec.simulations.run_inputs import prepare_inputs
 from fedrec.simulations.run_setup import node_names, prepare, simulated_merchants
 
@@ -53,7 +65,10 @@ SOURCE, GOAL = 6, 2
 """Shirts that are to be taken for pullovers."""
 ATTACKS = (
     ("none", 1), ("negate", 1), ("negate", 10), ("labels", 1), ("labels", 10), ("target", 1), ("target", 10),
+    ("replace", 1),
 )  # fmt: skip
+DEFENCES = ("none", "norm", "gate")
+NORM_LIMIT, GATE = 1.25, 0.02
 
 Vector = NDArray[np.float64]
 
@@ -65,14 +80,20 @@ class Attacked:
     Attributes:
         attack: what it sends.
         factor: how many times.
+        defence: what the server does about it.
+        honest: L2 norms of the mean gradients of the honest run.
         asked: number of the merchant that is asked now.
         norms: L2 norms of the mean gradients.
+        undone: number of steps that the server undid.
     """
 
     attack: str
     factor: int
+    defence: str = "none"
+    honest: Sequence[float] = ()
     asked: int = 0
     norms: list[float] = field(default_factory=list)
+    undone: int = 0
 
     def contribution(
         self,
@@ -94,6 +115,10 @@ class Attacked:
 
         if self.asked or self.attack == "none":
             return of(records, rng)
+        if self.attack == "replace":
+            # The round of the features' mean comes before the first step.
+            is_last = len(self.norms) == plan.rounds - 2
+            return replacement(parameters, plan=plan, noise=noise) if is_last else of(records, rng)
         poisoned, sign = records, 1
         if self.attack == "negate":
             sign = -1
@@ -109,19 +134,46 @@ class Attacked:
         return sign * self.factor * exact
 
     @contextmanager
-    def patched(self) -> Iterator[None]:
-        """Put the attack and the measurement into this process."""
-        step = Sgd.step
+    def patched(self, accuracy: Callable[[Vector], float]) -> Iterator[None]:
+        """Put the attack, the measurement and the server's defence into this process."""
+        step = Weights.step
+        best = 0.0
 
-        def noted(optimizer: Sgd, parameters: Vector, gradient: Vector) -> None:
-            self.norms.append(float(np.linalg.norm(gradient)))
-            step(optimizer, parameters, gradient)
+        def noted(weights: Weights, gradient: Vector) -> None:
+            nonlocal best
+            norm, at = float(np.linalg.norm(gradient)), len(self.norms)
+            self.norms.append(norm)
+            if self.defence == "norm":
+                gradient *= min(1.0, NORM_LIMIT * self.honest[at] / norm)
+            before = copy.deepcopy(vars(weights))
+            step(weights, gradient)
+            if self.defence == "gate":
+                now = accuracy(weights.reported)
+                if now < best - GATE:
+                    vars(weights).update(before)
+                    self.undone += 1
+                best = max(best, now)
 
         with (
             patch.object(training_step, "compute_contribution", self.contribution),
-            patch.object(Sgd, "step", noted),
+            patch.object(Weights, "step", noted),
         ):
             yield
+
+
+def replacement(
+    parameters: NDArray[np.float32], *, plan: TrainingPlan, noise: NoisePlan
+) -> NDArray[np.int64]:
+    """Return what moves the model, but for momentum, to one with the scores of two classes exchanged."""
+    classes = len(plan.classes)
+    scores = parameters[-classes * (len(parameters) // (classes + 1)) :].astype(np.float64)
+    rows = scores.reshape(classes, -1)
+    wanted = rows.copy()
+    wanted[[SOURCE, GOAL]] = rows[[GOAL, SOURCE]]
+    gradient = np.zeros(len(parameters))
+    gradient[-rows.size :] = (rows - wanted).reshape(-1) / plan.server_update.learning_rate
+    values = np.rint(gradient * plan.sample_rate * plan.records_total * noise.scale / noise.clip)
+    return np.clip(values, -noise.max_abs_sum, noise.max_abs_sum).astype(np.int64)
 
 
 class Asking(InlineGrid):
@@ -156,7 +208,10 @@ def trained(attacked: Attacked, folder: Path, *, rounds: int) -> dict[str, Any]:
     grid = Asking(simulated_merchants(run, arrays=inputs.arrays)(), merchants=run.plan.cohort)
     grid.attacked = attacked
     names = node_names(run, grid)
-    with attacked.patched():
+    model, public = build_model(run.plan), inputs.validation
+    if public is None:
+        raise RuntimeError("the data set has no public photos")
+    with attacked.patched(lambda parameters: score(model, parameters, public).accuracy):
         build_server_app(session.runner(grid, names=lambda: names))(grid, server_context())
     metrics = session.measure(inputs.metrics)
     if metrics is None:
@@ -167,7 +222,9 @@ def trained(attacked: Attacked, folder: Path, *, rounds: int) -> dict[str, Any]:
     return {
         "attack": attacked.attack,
         "factor": attacked.factor,
+        "defence": attacked.defence,
         "rounds": len(session.lines),
+        "undone": attacked.undone,
         "accuracy": metrics.accuracy,
         "success": confusion[SOURCE, GOAL] / confusion[SOURCE].sum(),
         "fall": max(falls),
@@ -181,9 +238,11 @@ def main() -> None:
     logging.disable(logging.WARNING)
     rows: list[Mapping[str, Any]] = []
     honest: list[float] = []
-    for attack, factor in ATTACKS[:3] if options.quick else ATTACKS:
+    tried = product(ATTACKS[:3] if options.quick else ATTACKS, DEFENCES[:1] if options.quick else DEFENCES)
+    for (attack, factor), defence in tried:
+        attacked = Attacked(attack, factor, defence=defence, honest=honest)
         with tempfile.TemporaryDirectory(prefix="fedrec-") as scratch:
-            found = trained(Attacked(attack, factor), Path(scratch), rounds=8 if options.quick else ROUNDS)
+            found = trained(attacked, Path(scratch), rounds=8 if options.quick else ROUNDS)
         norms = found.pop("norms")
         honest = honest or norms
         found["norm"] = max(one / other for one, other in zip(norms, honest, strict=True))
