@@ -1,13 +1,32 @@
-"""Show times to people: as a date and time of day in UTC, and how long ago they were."""
+"""Write times: for files as text of ISO 8601, for people as date and time of day, or how long ago it was."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import overload
 
 from fedrec._internal import number_format
 
 MOMENT_SECONDS = 2.0
 """What is no longer ago than this was just now."""
+
+
+@overload
+def iso_text(at: datetime) -> str: ...
+
+
+@overload
+def iso_text(at: datetime | None) -> str | None: ...
+
+
+def iso_text(at: datetime | None) -> str | None:
+    """Return a time as text of ISO 8601, to the second, as files and messages hold it; None for None."""
+    return None if at is None else at.isoformat(timespec="seconds")
+
+
+def now_text() -> str:
+    """Return the present time in UTC, as :func:`iso_text` writes it."""
+    return iso_text(datetime.now(UTC))
 
 
 def moment(at: str | None) -> str:

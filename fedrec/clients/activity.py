@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 
 import psutil
 from pydantic import BaseModel, ConfigDict
+
+from fedrec._internal.moments import now_text
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +82,7 @@ class ActivityLog:
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = folder / _FILE, clock
-        self._started = _now()
+        self._started = now_text()
         self._last: Activity | None = None
         self._written = self._logged = -_LOG_SECONDS
 
@@ -93,7 +95,7 @@ class ActivityLog:
             total: all steps.
         """
         last, now = self._last, self._clock()
-        changed, since = True, _now()
+        changed, since = True, now_text()
         if last is not None and last.doing == doing:
             changed, since = False, last.since
             if (last.done, last.total) == (done, total) or now < self._written + _WRITE_SECONDS:
@@ -123,7 +125,3 @@ def read_activity(folder: Path) -> Activity | None:
         return Activity.model_validate_json((folder / _FILE).read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

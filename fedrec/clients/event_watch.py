@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
+from fedrec._internal.moments import now_text
 from fedrec._internal.text import one_line
 from fedrec.clients.event_hook import Event, EventHook, EventName
 from fedrec.clients.event_limit import EventLimit
@@ -88,7 +88,7 @@ class EventWatch:
         self._limit.pass_on(
             Event(
                 event=name,
-                at=datetime.now(UTC).isoformat(timespec="seconds"),
+                at=now_text(),
                 merchant=self._merchant,
                 training_id="" if raw is None else sha256_hex(raw),
                 model="" if plan is None else plan.model,

@@ -13,6 +13,7 @@ from typing import ClassVar
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically
+from fedrec._internal.moments import now_text
 from fedrec.clients.merchant_files import Connection, private_pem, read_node_key
 from fedrec.errors import ConfigError
 from fedrec.privacy.identity import SigningIdentity
@@ -207,7 +208,7 @@ class PartyHome:
     def resume(self) -> None:
         """End the pause, and note when it ended."""
         if self.paused:
-            at = datetime.now(UTC).isoformat(timespec="seconds")
+            at = now_text()
             # The record is information only: a full disk must not keep the party out.
             with suppress(OSError):
                 write_atomically(self.folder / _RESUMED_FILE, at.encode(), mode=0o600)
@@ -241,7 +242,7 @@ class PartyHome:
             connected: whether there is a connection.
             reason: why there is none.
         """
-        at = datetime.now(UTC).isoformat(timespec="seconds")
+        at = now_text()
         body = json.dumps({"connected": connected, "at": at, "reason": reason})
         # The record is information only: a full disk must not end the connection.
         with suppress(OSError):

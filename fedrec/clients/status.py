@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from fedrec._internal.moments import iso_text
 from fedrec.clients.charging import figures_charge, round_charge
 from fedrec.clients.liveness import liveness
 from fedrec.clients.merchant_home import MerchantHome
@@ -256,7 +257,7 @@ def _resumed(home: MerchantHome, entries: Sequence[Entry]) -> str | None:
     charged = charges(entries)
     if at is None or (charged and datetime.fromisoformat(charged[-1].created_at) > at):
         return None
-    return at.isoformat(timespec="seconds")
+    return iso_text(at)
 
 
 def _in_force(home: MerchantHome, policy: MerchantPolicy | None) -> MerchantPolicy | None:

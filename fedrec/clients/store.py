@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from fedrec._internal.moments import now_text
 from fedrec.clients.photo_counts import PhotoCounts
 from fedrec.clients.store_types import (
     SCHEMA,
@@ -139,7 +140,7 @@ class MerchantStore:
         """
         if plan is not None and len(plan) > _LARGEST_KEPT_PLAN:
             plan = None
-        at = datetime.now(UTC).isoformat(timespec="seconds")
+        at = now_text()
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             counted = self._db.execute(

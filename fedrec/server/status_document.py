@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fedrec._internal.moments import iso_text, now_text
 from fedrec.privacy.audit import claims
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.live_state import AwaitedReplies, Connection, LiveState
@@ -37,7 +37,7 @@ def server_status(home: ServerHome, live: LiveState | None) -> dict[str, Any]:
     Returns:
         The status.
     """
-    now = _iso(datetime.now(UTC))
+    now = now_text()
     trainings = list(all_trainings(home.trainings))
     statuses = {training.number: training.status()[0] for training in trainings}
     shown = next((t for t in trainings if statuses[t.number] == "running"), None)
@@ -52,8 +52,8 @@ def server_status(home: ServerHome, live: LiveState | None) -> dict[str, Any]:
         "schema": SCHEMA,
         "time": now,
         "running": running,
-        "started": _iso(live.started) if live is not None and running else None,
-        "stopped": _iso(live.time) if live is not None and not running else None,
+        "started": iso_text(live.started) if live is not None and running else None,
+        "stopped": iso_text(live.time) if live is not None and not running else None,
         "enrolled": enrolled,
         "witnesses": witnesses,
         "merchants": [
@@ -87,8 +87,8 @@ def _merchant(
         "name": name,
         "role": "witness" if witness else "merchant",
         "connected": found.connected if running else None,
-        "since": _iso(found.since) if running else None,
-        "last_seen": _iso(found.last_seen),
+        "since": iso_text(found.since) if running else None,
+        "last_seen": iso_text(found.last_seen),
         "round_trip_seconds": found.round_trip_seconds if running and found.connected else None,
         "reply_seconds": found.reply_seconds if seated else None,
         "in_cohort": there,
@@ -115,8 +115,8 @@ def _training(training: Training, live: LiveState | None) -> dict[str, Any]:
         "training_id": plan.training_id,
         "state": state,
         "reason": reason,
-        "since": _iso(training.since()),
-        "started": _iso(training.started()),
+        "since": iso_text(training.since()),
+        "started": iso_text(training.started()),
         "model": plan.model,
         "mode": plan.mode,
         "unit": plan.unit,
@@ -181,7 +181,7 @@ def _waiting_for(training: Training, live: LiveState | None) -> dict[str, Any] |
         return _waits(own.awaited)
     if not reason or live is None:
         return None
-    since = _iso(training.since())
+    since = iso_text(training.since())
     if progress is not None and state == "running":
         return {"what": _campaign_step(progress), "merchants": _campaign_absent(progress), "since": since}
     names = [peer.name for peer in plan.roster + plan.seated_witnesses]
@@ -193,7 +193,7 @@ def _waiting_for(training: Training, live: LiveState | None) -> dict[str, Any] |
 
 
 def _waits(awaited: AwaitedReplies) -> dict[str, Any]:
-    return {"what": awaited.what, "merchants": list(awaited.merchants), "since": _iso(awaited.since)}
+    return {"what": awaited.what, "merchants": list(awaited.merchants), "since": iso_text(awaited.since)}
 
 
 def _campaign_step(progress: CampaignProgress) -> str:
@@ -231,8 +231,8 @@ def _read_summary(training: Training, stamps: tuple[tuple[int, int], ...]) -> di
         "training_id": plan.training_id,
         "state": state,
         "reason": reason,
-        "started": _iso(training.started()),
-        "since": _iso(training.since()),
+        "started": iso_text(training.started()),
+        "since": iso_text(training.since()),
         "model": plan.model,
         "merchants": plan.cohort,
         "rounds": rounds[-1]["round"] if rounds else 0,
@@ -243,7 +243,3 @@ def _read_summary(training: Training, stamps: tuple[tuple[int, int], ...]) -> di
         "epsilon": rounds[-1]["epsilon"] if rounds else None,
         "delta": plan.delta,
     }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="seconds")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from fedrec._internal.moments import now_text
 from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Route
 from fedrec.report.html import LIVE_POLICY, render_blocks, render_live
@@ -76,7 +77,7 @@ class ServerObserver:
         """
         with self._mutex:
             self._turned_away += 1
-            time = _now().isoformat(timespec="seconds")
+            time = now_text()
             self._requests.append(TurnedAway(time=time, address=address, path=path[:_LONGEST_PATH]))
 
     def follow(self, training: Training, runner: TrainingRunner) -> None:

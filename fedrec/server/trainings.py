@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fedrec._internal.files import append_lines, read_lines, write_atomically
+from fedrec._internal.moments import iso_text, now_text
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.protocol.plan import ServerUpdate, TrainingPlan
@@ -143,12 +144,12 @@ class Training:
         if before.get("status") == "cancelled":
             return
         started = None if status == "filed" else self.started()
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = now_text()
         same = (before.get("status"), bool(before.get("reason"))) == (status, bool(reason))
         body = {
             "status": status,
             "reason": reason,
-            "started": now if started is None and status == "running" else _iso(started),
+            "started": now if started is None and status == "running" else iso_text(started),
             "since": before.get("since", now) if same else now,
         }
         # A file of its own: a server that writes another status at this moment doesn't undo it.
@@ -200,10 +201,6 @@ class Training:
         """Record the refusals of the training, durably."""
         if dict(refusals) != self.refusals():
             write_atomically(self.folder / "refusals.json", json.dumps(dict(refusals), indent=2).encode())
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="seconds")
 
 
 def all_trainings(folder: Path) -> Iterator[Training]:

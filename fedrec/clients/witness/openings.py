@@ -14,6 +14,7 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 
 from fedrec._internal.file_locks import HeldLock, LockedElsewhereError, is_locked, take_lock
+from fedrec._internal.moments import iso_text
 from fedrec.errors import LedgerError, RefusedError
 
 _SCHEMA = """
@@ -190,7 +191,7 @@ def read_counts(path: Path, *, now: datetime) -> OpeningCounts:
     return OpeningCounts(
         by_training={training: count for training, count, _, _ in rows},
         today=sum(today for *_, today in rows),
-        last_at=None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
+        last_at=None if last is None else iso_text(datetime.fromtimestamp(last, UTC)),
     )
 
 

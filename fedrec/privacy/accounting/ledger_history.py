@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from fedrec._internal.moments import iso_text
 from fedrec.privacy.accounting.accountant_registry import ledger_accountants
 from fedrec.privacy.accounting.entry_contents import Answer, Charge, Count, answer_key
 from fedrec.privacy.accounting.key_rotation import KeyRotation
@@ -100,7 +101,7 @@ class History:
 
     def rounds_since(self, moment: datetime) -> int:
         """Count the rounds charged at ``moment`` (with a time zone) or later."""
-        start = moment.astimezone(UTC).isoformat(timespec="seconds")
+        start = iso_text(moment.astimezone(UTC))
         late: Iterable[ChargeEntry] = (e for e in charges(self.entries) if e.created_at >= start)
         return len({(entry.charge.training_id, entry.charge.round_number) for entry in late})
 
@@ -152,6 +153,6 @@ class History:
 
         Auditors take an entry that is older than the one before it as a sign of tampering.
         """
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = iso_text(datetime.now(UTC))
         at = max(now, self.entries[-1].created_at) if self.entries else now
         return len(self.entries) + 1, at, b"", b""

@@ -11,11 +11,11 @@ import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from fedrec._internal.moments import now_text
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.ledger_entries import (
@@ -100,7 +100,7 @@ def body_of(evidence: Evidence) -> dict[str, Any]:
     dates = [json.loads(row["payload"])["created_at"] for part in merchants for row in part["entries"][-1:]]
     body = {
         # A merchant's clock may be ahead of this one; a bundle is never older than what is in it.
-        "created_at": max([datetime.now(UTC).isoformat(timespec="seconds"), *dates]),
+        "created_at": max([now_text(), *dates]),
         "servers": sorted({*evidence.servers, *(plan.server_key for plan in evidence.plans)}),
         "plans": [plan.canonical_bytes().decode() for plan in evidence.plans],
         "merchants": merchants,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import FailFast, Field
 
 from fedrec._internal.files import sync_folder, write_atomically
+from fedrec._internal.moments import iso_text
 from fedrec._internal.text import listed
 from fedrec.errors import ProtocolError, TrainingError
 from fedrec.protocol.plan import TrainingPlan
@@ -167,7 +168,7 @@ class CampaignProgress:
     def to_dict(self) -> dict[str, Any]:
         """Return the progress as JSON values."""
         return {
-            "ends": None if self.ends is None else self.ends.isoformat(timespec="seconds"),
+            "ends": iso_text(self.ends),
             "uploaded": list(self.uploaded),
             "missing": list(self.missing),
             "closed": self.closed,
