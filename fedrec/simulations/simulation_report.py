@@ -126,6 +126,12 @@ def data_problems(source: Source) -> list[str]:
             f"{counted(len(source.skipped), 'photo is', plural='photos are')} not used, e.g. {first.name}: "
             f"{first.reason}; data.skipped in report.json has all."
         )
+    leaked = source.splits.leaked_dropped
+    if leaked:
+        problems.append(
+            f"{counted(leaked, 'photo')} to measure on {'is' if leaked == 1 else 'are'} left out: exact "
+            "copies are trained on."
+        )
     problems += source.account.doubts
     if source.splits.validation is None:
         problems.append("the accuracy of rounds is not measured: no record fell into the validation split.")

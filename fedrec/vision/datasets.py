@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from fedrec._internal.text import counted
 from fedrec._internal.text import listed as shorten
 from fedrec.errors import ConfigError, DataError
 from fedrec.protocol.plan import Unit
@@ -27,6 +28,7 @@ from fedrec.vision.imageset import (
     exclude_digests,
     stamp_of,
 )
+from fedrec.vision.listing.doubtful_names import classes_in_names, doubtful_classes
 from fedrec.vision.listing.folder_tree import LeftOut
 from fedrec.vision.listing.photo_listing import DEEPER, PhotoListing, Picture
 from fedrec.vision.listing.photo_places import PhotoPlace, list_photos
@@ -83,7 +85,8 @@ def open_folder(
         unit: "record", or "product" to return :class:`fedrec.vision.products.ProductSet` splits.
         leave_out: tells for a photo's digest whether the photo is skipped.
         may_be_empty: accept a folder without pictures, or with one class only.
-        one_merchant: all photos belong to one merchant: only ``CLASS/picture`` is read.
+        one_merchant: all photos belong to one merchant: only ``CLASS/picture`` is read, and may be of one
+            class, unless it is called like none.
 
     Returns:
         The splits. Exact copies in the training split are dropped; the first by name stays.
@@ -91,7 +94,8 @@ def open_folder(
     Raises:
         ConfigError: ``unit`` is "product" and ``layout`` isn't.
         DataError: the place is missing, or has no training split; or, unless ``may_be_empty``, it holds no
-            readable picture or one class only, or a table's path leads out of its folder.
+            readable picture or, of several merchants, one class only, or a table's path leads out of its
+            folder.
     """
     if unit == "product" and layout != "product":
         raise ConfigError("the unit is the product, but the photos lie in no folders of products")
@@ -120,11 +124,16 @@ def open_folder(
     if not len(train) and not may_be_empty:
         first = train.skipped[0]
         raise DataError(f"{root} holds no usable pictures, e.g. {first.name}: {first.reason}")
+    doubts = listed.doubts
     if classes is None and not may_be_empty and len(np.unique(train.labels)) < 2:
-        only = names[train.records[0].label]
-        raise DataError(
-            f"{root} holds readable pictures of one class only ({only}){_where_classes(listed)}: add another"
-        )
+        label = names[train.records[0].label]
+        only = f"{label}){_where_classes(listed)}"
+        if not one_merchant or doubtful_classes([label]):
+            raise DataError(
+                f"{root} holds readable pictures of one class only ({only}: add another class"
+                f"{_example(train.skipped)}"
+            )
+        doubts = (*doubts, f"all photos are of one class only ({only}; if they show several, tell them apart")
     # A split whose folder is empty counts as absent.
     rest = {name: images if len(images) or images.skipped else None for name, images in loaded.items()}
     account = FolderAccount(
@@ -133,7 +142,7 @@ def open_folder(
             _skipped(listed, file.entry, file.merchant) for file in listed.unused if not file.entry.photo
         ),
         notes=listed.notes,
-        doubts=listed.doubts,
+        doubts=doubts,
     )
     return DataSplits(train, rest.get("validation"), rest.get("test"), held, account=account)
 
@@ -158,7 +167,25 @@ def _check_listing(root: Path, listed: PhotoListing, *, layout: Layout) -> None:
         where += f"; give the folder that holds these{'' if layout == 'product' else ', or --layout product'}"
     if is_table(root):
         raise DataError(f"{root} holds no pictures: no row to train on names one that can be used{shown}")
-    raise DataError(f"{root} holds no pictures: put them in {where}{shown}")
+    told = [*listed.doubts, *classes_in_names(path.name for path in _outside(listed))]
+    more = f". {shorten(told, most=2)}" if told else ""
+    raise DataError(f"{root} holds no pictures: put them in {where}{shown}{more}")
+
+
+def _outside(listed: PhotoListing) -> list[Path]:
+    """Return the photos that lie in no folder."""
+    return [
+        file.entry.path
+        for file in listed.unused
+        if file.entry.photo and file.entry.path.parent == listed.root
+    ]
+
+
+def _example(skipped: Sequence[Skipped]) -> str:
+    if not skipped:
+        return ""
+    photos = counted(len(skipped), "photo is", plural="photos are")
+    return f" ({photos} not used, e.g. {skipped[0].name}: {skipped[0].reason})"
 
 
 def _where_classes(listed: PhotoListing) -> str:

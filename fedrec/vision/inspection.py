@@ -93,7 +93,7 @@ class FolderSummary:
         """Names that a training would refuse, in one line each."""
         return tuple(
             f"these names look alike: {', '.join(map(shown, group))}; a training refuses classes like that: "
-            "rename the folders, or put them together"
+            "give them names that differ, or one name if they are the same"
             for group in self.look_alikes
         )
 
@@ -146,9 +146,21 @@ def inspect(
         folders=splits.account.folders,
         entries=splits.account.folders + read + len(skipped) + len(ignored),
         left_out=dict(Counter(skip.reason for skip in (*skipped, *ignored)).most_common()),
-        notes=(*splits.account.notes, *splits.account.doubts),
+        notes=(*splits.account.notes, *splits.account.doubts, *_trained_on(loaded)),
         look_alikes=_look_alikes([_photos(images) for _, images in loaded]),
     )
+
+
+def _trained_on(loaded: Sequence[tuple[str, ImageSet]]) -> list[str]:
+    """Say how many photos of the other splits are in the training split, too."""
+    parts = {name: {record.digest for record in _photos(images).records} for name, images in loaded}
+    shared = {name: len(digests & parts["train"]) for name, digests in parts.items() if name != "train"}
+    return [
+        f"{counted(count, 'photo')} of the {name} split {'is' if count == 1 else 'are'} in train, too: a run "
+        "measures without them"
+        for name, count in shared.items()
+        if count
+    ]
 
 
 def _look_alikes(parts: Sequence[ImageSet]) -> tuple[tuple[str, ...], ...]:

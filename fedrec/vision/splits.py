@@ -139,8 +139,11 @@ def resolve_splits(splits: DataSplits, *, key: bytes) -> ResolvedSplits:
             f"all {len(splits.train)} training pictures fell into evaluation splits: add pictures"
         )
     if not len(metrics):
+        source = splits.validation if metrics_name == VALIDATION_SPLIT else splits.test
+        unread = () if source is None else source.skipped
+        example = f" (e.g. {unread[0].name}: {unread[0].reason})" if unread else ""
         raise DataError(
-            f"the {metrics_name} split holds no picture to measure on that isn't trained on: "
-            "add a test/ folder, or give --eval-data"
+            f"the {metrics_name} split holds no picture to measure on that isn't trained on{example}: "
+            "add a test/ folder with the classes in it, or give --eval-data"
         )
     return ResolvedSplits(train, validation if len(validation) else None, metrics, metrics_name, leaked)

@@ -35,7 +35,10 @@ def test_the_check_accounts_for_all_entries_and_names(tmp_path: Path) -> None:
     home = MerchantHome.create(tmp_path / "home", name="m", data=tmp_path / "shop", units=3)
     found = checked(home)
     assert found["photos"].startswith("3 photos, 0 copies,")
-    assert "1 unusable: hat/broken.jpg (called a photo, but its content is none)" in found["photos"]
+    assert (
+        "1 unusable: hat/broken.jpg (called a photo, but its content is none: it is a web page"
+        in found["photos"]
+    )
     assert "8 entries in all: 3 photos, 3 folders, 1 skipped, 1 ignored" in found["photos"]
     assert "ignored 1, hidden: .DS_Store" in found["photos"]
     assert "'Hat', 'hat'" in found["names"]

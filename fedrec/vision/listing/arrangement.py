@@ -15,7 +15,7 @@ from fedrec._internal.text import listed
 from fedrec.errors import DataError
 from fedrec.vision.listing.folder_tree import Folder
 from fedrec.vision.listing.misplaced_splits import main_folders, refuse_misplaced_splits
-from fedrec.vision.listing.split_names import SPLITS, Split, like_split, splits_among
+from fedrec.vision.listing.split_names import SPLITS, Split, like_split, says_no_more, splits_among
 
 NOT_UNDERSTOOD: Final = "in a folder that is no split and holds no classes that are used"
 
@@ -101,8 +101,15 @@ def arrange(root: Folder, *, least: int, one_merchant: bool, text_of: Callable[[
     splits: dict[Split, tuple[Folder, ...]] = {}
     for split in SPLITS:
         for folder in found.get(split, ()):
-            top = _unwrapped(folder, least=least, passed=passed) if one_merchant else folder
-            splits[split] = (*splits.get(split, ()), top)
+            while _is_wrapped(folder, least=least):
+                (inner,) = main_folders(folder)
+                # Where there are merchants, a single folder in a split is one, unless its name says no more.
+                if not one_merchant and not says_no_more(text_of(inner), split=split):
+                    break
+                passed.append(folder)
+                beside += [other for other in folder.folders if other is not inner]
+                folder = inner
+            splits[split] = (*splits.get(split, ()), folder)
     return Arrangement(splits, (*beside, *others), tuple(passed), tuple(notes))
 
 
@@ -242,14 +249,6 @@ def _is_wrapped(base: Folder, *, least: int) -> bool:
         inner = inner.folders[0]
     # The only folder of a shop that sells hats alone is a class, even with a folder in it.
     return len(inner.folders) > 1 and inner.height >= least
-
-
-def _unwrapped(folder: Folder, *, least: int, passed: list[Folder]) -> Folder:
-    # Where there are merchants, a single folder in a split is one.
-    while _is_wrapped(folder, least=least):
-        passed.append(folder)
-        (folder,) = main_folders(folder)
-    return folder
 
 
 def _names(folders: list[Folder], text_of: Callable[[Folder], str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,14 +20,17 @@ from fedrec.errors import DataError
 from fedrec.vision.folders import Layout
 from fedrec.vision.listing.folder_names import quoted
 from fedrec.vision.listing.folder_tree import looks_like_photo
-from fedrec.vision.listing.split_names import Split, split_of, split_word, words_of
+from fedrec.vision.listing.split_names import Split, split_of, split_word, splits_among, words_of
 from fedrec.vision.listing.table_columns import read_header
 
 _MOST: Final = 5
 _SELDOM_A_CLASS: Final = re.compile(
     # What file managers call a copy, and a new folder.
     r".+[ _-]?\(\d+\)|.+[ _-]+(copy|kopie|copie|copia|cópia|副本|コピー|복사본)( ?\(?\d+\)?)?|.+[-_]副本|"
-    r"(copy|kopie|copie|copia) (of|von|de|di) .+|"
+    r"(copy|kopie|copie|copia) (of|von|de|di) .+|.+conflict(ed)?[ _-]copy.*|"
+    r".+[ ._-](sync-)?conflict([ ._-].*)?|"
+    # What servers and programs keep for themselves.
+    r"[@#$~].+|.+\.(tmp|part|crdownload|lrdata|app|download)|"
     r"(new|untitled) folder.*|neuer ordner.*|nouveau dossier.*|nueva carpeta.*|nova pasta.*|"
     r"nuova cartella.*|новая папка.*|新建文件夹.*|新增資料夾.*|新しいフォルダー?.*|새 폴더.*|"
     # What isn't sorted, or no longer wanted.
@@ -34,16 +38,19 @@ _SELDOM_A_CLASS: Final = re.compile(
     r"trash|rubbish|recycle bin|deleted.*|papierkorb|corbeille|papelera|回收站|backups?|old|tmp|temp|cache|"
     r"node_modules|"
     # Versions of photos.
-    r"originals?|cropped|resized|augment(ed|ation)s?|previews?|[_@]?thumb(s|nails?)?|\d{2,4} ?x ?\d{2,4}|"
+    r"originals?|cropped|resized|scaled|augment(ed|ation)s?|previews?|"
+    r"[_@]?thumb(s|nails?)?|\d{2,4} ?x ?\d{2,4}|"
     # Collections of them.
     r"images?|imgs?|photos?|pictures?|pics|fotos|bilder|jpe?g(images)?s?|pngs?|data(set)?s?|图片|照片|写真|画像|사진|"
     r"sent|received|camera( roll)?|dcim|\d{3}[a-z]{5}|screenshots?|downloads?|whatsapp .*|albums?|"
     r"(photos from )?(19|20)\d\d([-_. ]?(0\d|1[0-2])([-_. ]?\d\d)?)?|"
     # Parts of a data set.
-    r"(fold|part|batch|chunk|shard)[ _-]?\d+|annotations?|segmentations?|ground[ _-]?truth|"
-    r"bounding[ _-]?boxes"
+    r"(fold|part|batch|chunk|shard)[ _-]?\d+|annotations?|segmentation[ _-]?(s|class|object|masks?)?|"
+    r"ground[ _-]?truth|bounding[ _-]?boxes"
 )
+_SELDOM_A_MERCHANT: Final = re.compile(r"masks?|mattes?|overlays?|heat[ _-]?maps?|depth([ _-]?maps?)?")
 _WINDOWS_DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³])(\..*)?", re.IGNORECASE)
+_NUMBERED: Final = re.compile(r"([^\W\d_]\D{0,60}?)[ ._()-]{0,3}\d{1,12}\)?(\.\w+)?")
 _WINDOWS_SIGNS: Final = frozenset('<>:"|?*\\')
 _LISTS: Final = re.compile(
     r"\.(txt|csv|tsv|tab|json|jsonl|ndjson|lst|list|xml|ya?ml|xlsx?|ods|parquet)", re.IGNORECASE
@@ -71,7 +78,8 @@ def doubtful_classes(labels: Iterable[str]) -> list[str]:
             f"names that classes seldom have, and that are read as classes: {listed(seldom, most=_MOST)}; if "
             "they are none, move these folders away, or their photos to where they belong"
         )
-    splits = [name for name in names if split_of(name) is not None]
+    told = splits_among(names)
+    splits = [name for name in names if name in told]
     if splits:
         others = listed([name for name in names if name not in splits], most=_MOST)
         notes.append(
@@ -102,6 +110,29 @@ def told_merchants(merchants: Iterable[str], *, layout: Layout) -> list[str]:
     return [
         f"the folders at the top are taken for {counted(len(names), 'merchant')}, since most photos lie one "
         f"folder deeper than classes do: {listed(names, most=_MOST)}{hint if layout == 'class' else ''}"
+    ]
+
+
+def doubtful_merchants(merchants: Iterable[str]) -> list[str]:
+    """Say which names of merchants seem to be none.
+
+    Args:
+        merchants: names of the folders that are read as merchants.
+
+    Returns:
+        One line; none without such names.
+    """
+    plain = {name: name.casefold() for name in sorted(set(merchants))}
+    seldom = [
+        name
+        for name, text in plain.items()
+        if _SELDOM_A_CLASS.fullmatch(text) or _SELDOM_A_MERCHANT.fullmatch(text)
+    ]
+    if not seldom:
+        return []
+    return [
+        f"names that merchants seldom have, and that are read as merchants: {listed(seldom, most=_MOST)}; if "
+        "they are none, give the folder that holds the classes, and move away what holds none"
     ]
 
 
@@ -166,6 +197,26 @@ def in_folders_of_other_splits(
     return [
         f"{what} named like another split ({examples}), and {'is' if len(doubtful) == 1 else 'are'} read as "
         "train, as the table says; a column split would say otherwise"
+    ]
+
+
+def classes_in_names(photos: Iterable[str]) -> list[str]:
+    """Say that photos' names may tell their classes, as in ``dog.12.jpg`` and ``cat_3.png``.
+
+    Args:
+        photos: names of photos that lie in no class folder.
+
+    Returns:
+        One line; none unless most names are a word and a number, with few different words.
+    """
+    names = list(photos)
+    words = Counter(found[1] for name in names if (found := _NUMBERED.fullmatch(name)) is not None)
+    if len(words) < 2 or words.total() * 2 <= len(names) or len(words) * 2 > words.total():
+        return []
+    told = listed(sorted(words, key=lambda word: (-words[word], word)), most=_MOST)
+    return [
+        f"the photos' names may say what they show ({told}), but names of photos decide nothing: make a "
+        "folder for each class, or a CSV file with the columns path and label"
     ]
 
 

@@ -30,10 +30,13 @@ UNLISTABLE: Final = "can't be listed: check its permissions"
 TOO_DEEP: Final = "nested too deep"
 
 _SYSTEM_FOLDERS: Final = re.compile(
-    r"__macosx|lost\+found|\$recycle\.bin|recycler|#recycle|@recycle|@recently-snapshot|@eadir|@tmp|#snapshot|"
+    r"__macosx|lost\+found|\$recycle\.bin|recycler|#(syno)?recycle|@recycle|@recently-snapshot|@eadir|@tmp|"
+    r"@sharebin|@appstore|@sharesnap|#snapshot|"
     r"~snapshot|system volume information|found\.\d{3}|network trash folder|temporary items|__pycache__"
 )
-_SYSTEM_FILES: Final = re.compile(r"(eh)?thumbs(_vista)?\.db|desktop\.ini|icon\r?|autorun\.inf|~\$.*")
+_SYSTEM_FILES: Final = re.compile(
+    r"(eh)?thumbs(_vista)?\.db|desktop\.ini|icon\r?|autorun\.inf|~\$.*|.*:zone\.identifier"
+)
 _THUMBNAIL_FOLDERS: Final = re.compile(r"[_@]?thumb(s|nails?)?_?|_?vignettes?")
 # Names that promise a photo, of whatever format: an image server's have more behind the ending.
 _LOOKS_LIKE_PHOTO: Final = re.compile(
@@ -196,6 +199,8 @@ class _Walk:
                 return
             if levels == 0:
                 self.skip(entry, TOO_DEEP, photo=True)
+                if not link:
+                    self._count_below(entry, TOO_DEEP, disk=own[0])
                 return
             entries = self.listed(Path(entry.path))
             # Links to a folder of photos alone can't multiply. Below a class each may be a product, and
@@ -220,7 +225,7 @@ class _Walk:
 
     def _count_below(self, top: os.DirEntry[str], reason: str, *, disk: int) -> None:
         """List what is in a folder that isn't read, so that no entry is missing from the account."""
-        within = f"in a folder that is {reason}" if reason in (HIDDEN, SYSTEM) else f"in {reason}"
+        within = f"in a folder that is {reason}" if reason in (HIDDEN, SYSTEM, TOO_DEEP) else f"in {reason}"
         waiting = [top]
         while waiting:
             folder = waiting.pop()

@@ -9,9 +9,13 @@ from typing import Final
 from fedrec._internal.text import listed
 from fedrec.errors import DataError
 from fedrec.vision.listing.folder_tree import Folder
-from fedrec.vision.listing.split_names import like_split, splits_among
+from fedrec.vision.listing.split_names import SPLITS, like_split, split_of, splits_among
 
-_BESIDE: Final = re.compile(r"annotations?|labels?|metadata|meta", re.IGNORECASE)
+_BESIDE: Final = re.compile(
+    r"annotations?|anno|labels?|metadata|meta|dev[_-]?kit|image[_-]?sets|attributes|b(ounding[_-]?)?boxes|"
+    r"key[_-]?points|docs|scripts|jsons?|xmls?|csvs?|lists",
+    re.IGNORECASE,
+)
 """Folders that data sets have beside their photos."""
 
 
@@ -26,7 +30,8 @@ def refuse_misplaced_splits(
     """Refuse a data set that was found to have no splits, but has folders that look like some.
 
     A single name proves nothing: a toy shop may have a class called "train". Names of two splits beside each
-    other do, with nothing else there. Where a level for products is missing, they do whatever is beside them.
+    other do, with nothing else there; and so do names such as ``hats_train`` and ``hats_test``, or all three
+    splits, whatever is beside them. Where a level for products is missing, they do whatever is beside them.
 
     Args:
         base: the folder of the merchants or classes.
@@ -49,7 +54,13 @@ def refuse_misplaced_splits(
         kinds = set(splits.values())
         heights = {inner.height for inner in named}
         no_products = least > 1 and least - 1 in heights
-        if len(kinds) > 1 and (len(named) == len(main) or (no_products and "train" in kinds)):
+        told = (
+            len(named) == len(main)
+            or (no_products and "train" in kinds)
+            or kinds >= set(SPLITS)
+            or any(split == "train" and split_of(name) is None for name, split in splits.items())
+        )
+        if len(kinds) > 1 and told:
             names = listed([text_of(inner) for inner in named])
             if no_products:
                 problem = (

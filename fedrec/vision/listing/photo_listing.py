@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from fedrec._internal.text import counted, listed
 from fedrec.vision.folders import Layout
 from fedrec.vision.listing.arrangement import NOT_UNDERSTOOD, Arrangement, arrange, set_arrangement
 from fedrec.vision.listing.doubtful_names import (
     doubtful_classes,
+    doubtful_merchants,
     mixed_alphabets,
     named_like_other_splits,
     not_on_windows,
@@ -205,7 +207,7 @@ def list_folder(
         notes=(*names.notes, *plan.notes),
     )
     merchants = () if plan.in_merchants else _merchants(listing)
-    notes = (*listing.notes, *told_merchants(merchants, layout=layout))
+    notes = (*listing.notes, *told_merchants(merchants, layout=layout), *_empty(walked, tree.left_out, names))
     return replace(listing, notes=notes, doubts=tuple(_doubts(listing)))
 
 
@@ -213,8 +215,22 @@ def _merchants(listing: PhotoListing) -> tuple[str, ...]:
     return tuple({picture.merchant for picture in listing.pictures if picture.merchant is not None})
 
 
+def _empty(folders: list[Folder], left_out: tuple[LeftOut, ...], names: FolderNames) -> list[str]:
+    """Say which folders have nothing in them: a class of such a folder is missing without a word."""
+    told = {entry.path.parent for entry in left_out}
+    found = [
+        names.shown(folder.path, folders[0].path)
+        for folder in folders[1:]
+        if not (folder.files or folder.folders or folder.unlistable or folder.path in told)
+    ]
+    if not found:
+        return []
+    return [f"{counted(len(found), 'folder is', plural='folders are')} empty: {listed(found, most=5)}"]
+
+
 def _doubts(listing: PhotoListing) -> list[str]:
     notes = doubtful_classes(picture.label for picture in listing.pictures)
+    notes += doubtful_merchants(_merchants(listing))
     names = {
         name
         for picture in listing.pictures

@@ -109,6 +109,27 @@ def like_split(name: str) -> str | None:
     return split_of(name) or ("compared" if _COMPARED.fullmatch(_letters(name)) else None)
 
 
+def says_no_more(name: str, *, split: Split) -> bool:
+    """Return whether a folder in a split's folder adds nothing by its name, as ``train/images`` does.
+
+    Args:
+        name: the inner folder's name.
+        split: the split that the outer folder means.
+
+    Returns:
+        Whether it only repeats the split, or names photos in general.
+    """
+    return (
+        _split_in(name) == split
+        or re.fullmatch(_letters_of_all(_AROUND.split("|")), _letters(name)) is not None
+    )
+
+
+def _split_in(name: str) -> Split | None:
+    told = split_word(name)
+    return split_of(name) or (None if told is None else told[1])
+
+
 def splits_among(names: Sequence[str]) -> dict[str, Split]:
     """Return which names of folders beside each other mean splits.
 

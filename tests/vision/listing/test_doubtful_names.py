@@ -62,7 +62,8 @@ def test_a_split_s_own_word_in_its_photos_names_is_right(tmp_path: Path) -> None
 SELDOM = (
     "hat (1),hat - Copy,hat copy 2,hat - Kopie,帽子 - 副本,New folder,Neuer Ordner (2),新建文件夹,未分类,"
     "unsorted,Trash,backup,old,original,cropped,150x150,thumbs,images,照片,Sent,DCIM,100CANON,"
-    "WhatsApp Images,2024,2024-05,20240501,Photos from 2023,fold_0,annotations"
+    "WhatsApp Images,2024,2024-05,20240501,Photos from 2023,fold_0,annotations,SegmentationClass,"
+    "hat (PC's conflicted copy),#hat,@hat,hats.lrdata"
 )
 
 
@@ -83,6 +84,25 @@ def test_classes_of_usual_names_are_not_told(tmp_path: Path, name: str) -> None:
 def test_a_class_called_train_is_told(tmp_path: Path) -> None:
     found = inspected(photos(tmp_path, "train/1.png", "bus/1.png", "car/1.png"))
     assert found.notes == ("train is read as a class beside bus, car, and not as a split",)
+
+
+def test_names_that_merchants_seldom_have_are_told(tmp_path: Path) -> None:
+    photos(tmp_path, *(f"{top}/{label}/1.png" for top in ("images", "masks") for label in ("hat", "mug")))
+    notes = inspected(tmp_path, one_merchant=False).notes
+    assert any(note.startswith("names that merchants seldom have") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [("dog.1 dog.2 cat.1 cat.2", "cat, dog"), ("IMG_1 IMG_2 IMG_3 IMG_4", ""), ("a1 b2 c3 d4", "")],
+)
+def test_classes_in_the_names_of_photos_are_told_where_folders_are_none(
+    tmp_path: Path, names: str, told: str
+) -> None:
+    photos(tmp_path, *(f"{name}.png" for name in names.split()))
+    with pytest.raises(DataError) as caught:
+        inspect(tmp_path)
+    assert (f"may say what they show ({told})" in str(caught.value)) == bool(told)
 
 
 def test_folders_that_are_taken_for_merchants_are_told(tmp_path: Path) -> None:

@@ -14,6 +14,17 @@ from fedrec.vision.inspection import FolderSummary, inspect
 from fedrec.vision.listing import file_contents, folder_tree
 from tests.support.pictures import picture
 
+NOT_READ = {
+    "a.tga": b"\0\0\2" + b"\0" * 9,
+    "b.ppm": b"P6 1 1 255\nabc",
+    "c.x3f": b"FOVb",
+    "d.eps": b"%!PS-Adobe",
+    "e.tar": b"hat/1.jpg".ljust(257, b"\0") + b"ustar",
+    "f.jpg": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+    "g.jpg": b"\0" * 600,
+    "h.ts": (b"G" + b"\0" * 187) * 3,
+    "i.txt": b"P1 3 bags",
+}
 CDN_NAMES = (
     "x.jpg_640x640q90",
     "x.jpg_640x640q90.jpg_.webp",
@@ -106,7 +117,7 @@ def test_everything_else_is_left_out_for_a_reason(tmp_path: Path) -> None:
     assert why["hat/thumbs/y.png"] == f"in {folder_tree.THUMBNAILS}"
     assert why[".git/objects/y.png"] == "in a folder that is hidden"
     assert why["hat/empty.jpg"] == why["hat/empty"] == file_contents.EMPTY
-    assert why["hat/page.jpg"] == file_contents.NO_PHOTO_INSIDE
+    assert why["hat/page.jpg"] == file_contents.WEB_PAGE
     assert why["hat/notes.txt"] == file_contents.NOT_A_PHOTO
     assert why["hat/pipe"] == why["hat/pipe.jpg"] == why["hat/bound.png"] == folder_tree.NOT_REGULAR
     assert why["hat/dead.png"] == why["hat/itself.png"] == folder_tree.DEAD_LINK
@@ -191,3 +202,20 @@ def test_links_between_folders_end(tmp_path: Path) -> None:
             (tmp_path / f"c{number}" / f"l{other}").symlink_to(f"../c{other}", target_is_directory=True)
     splits = open_folder(tmp_path, one_merchant=True)
     assert len(splits.train) == 10
+
+
+def test_pictures_films_and_archives_that_are_not_read_are_called_what_they_are(tmp_path: Path) -> None:
+    root = shop(tmp_path)
+    for name, content in NOT_READ.items():
+        (root / "hat" / name).write_bytes(content)
+    why = account(inspect(root))
+    words = ["TGA", "PNM", "RAW", "PostScript", "archive", "LFS", "zeros", "film"]
+    for name, word in zip(sorted(NOT_READ), words, strict=False):
+        assert word in why[f"hat/{name}"], name
+    assert why["hat/i.txt"] == file_contents.NOT_A_PHOTO
+
+
+def test_what_is_nested_too_deep_is_counted(tmp_path: Path) -> None:
+    root = shop(tmp_path)
+    picture(root.joinpath("hat", *["x"] * (folder_tree.MOST_LEVELS + 5), "a.png"), 9)
+    assert inspect(root, one_merchant=True).entries == entries(root)

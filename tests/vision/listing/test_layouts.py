@@ -257,3 +257,46 @@ def test_annotations_beside_the_photos_end_nothing(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "all.json").write_text("{}")
     assert counts(tmp_path) == {"train": {"hat": 2, "mug": 2}, "test": {"hat": 2, "mug": 2}}
+
+
+def test_a_folder_in_a_split_that_says_no_more_is_passed_and_what_lies_beside_it_counted(
+    tmp_path: Path,
+) -> None:
+    for split in ("train", "val"):
+        classes(tmp_path / split / "images", "hat", "mug")
+        (tmp_path / split / "labels" / "hat").mkdir(parents=True)
+        (tmp_path / split / "labels" / "hat" / "0.txt").write_text("0 0 0 1 1")
+    for one_merchant in (False, True):
+        found = inspect(tmp_path, one_merchant=one_merchant)
+        assert found.entries == sum(len(folders) + len(files) for _, folders, files in os.walk(tmp_path))
+        assert found.splits[0].classes == {"hat": 2, "mug": 2} and not found.splits[0].merchants
+
+
+def test_a_split_in_a_folder_of_its_own_name_is_no_merchant(tmp_path: Path) -> None:
+    for split in ("seg_train", "seg_test"):
+        classes(tmp_path / split / split, "hat", "mug")
+    assert counts(tmp_path) == {"train": {"hat": 2, "mug": 2}, "test": {"hat": 2, "mug": 2}}
+    assert not inspect(tmp_path).splits[0].merchants
+
+
+def test_the_only_merchant_of_a_split_stays_one(tmp_path: Path) -> None:
+    classes(tmp_path / "train" / "atelier", "hat", "mug")
+    classes(tmp_path / "test" / "atelier", "hat", "mug")
+    assert inspect(tmp_path).splits[0].merchants == {"atelier": 4}
+
+
+def test_a_merchant_of_one_class_is_read_and_asked_whether_it_is_one(tmp_path: Path) -> None:
+    classes(tmp_path, "hat", many=3)
+    found = inspect(tmp_path, one_merchant=True)
+    assert found.splits[0].classes == {"hat": 3} and "one class only (hat)" in "".join(found.notes)
+    with pytest.raises(DataError, match=r"one class only \(hat\)"):
+        inspect(tmp_path)
+
+
+def test_empty_folders_and_copies_in_two_splits_are_told(tmp_path: Path) -> None:
+    classes(tmp_path / "train", "hat", "mug")
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    (tmp_path / "train" / "boots").mkdir()
+    notes = inspect(tmp_path).notes
+    assert "1 folder is empty: train/boots" in notes
+    assert any(note.startswith("4 photos of the test split are in train, too") for note in notes)

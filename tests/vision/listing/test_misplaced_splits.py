@@ -42,6 +42,8 @@ def photos(root: Path, folders: str) -> Path:
         ("product", False, "A/images/train/shoe A/images/test/shoe B/mug/m1", LOW),
         ("product", None, "shoe/train shoe/test hat/train hat/test", FLAT),
         ("class", None, "train test", FLAT),
+        ("class", None, "cars_train cars_test devices", FLAT),
+        ("class", None, "train valid test devices", FLAT),
         ("class", None, "A/train A/test B/train B/test", FLAT),
         ("class", None, "shoe/Train shoe/Test hat/Train hat/Test", FLAT),
         ("class", True, "A/train/shoe A/test/shoe B/train/hat B/test/hat", ELSEWHERE),
@@ -73,6 +75,7 @@ def test_splits_that_are_not_where_they_are_read_are_refused(
         ("product", "train/hat/1 train/mug/1 test/hat/2", "hat mug"),
         ("product", "A/train/hat/1 A/test/hat/2 B/train/mug/1", "hat mug"),
         ("class", "train/hat train/mug query/bag", "hat mug"),
+        ("class", "trucks_train trucks", "trucks_train trucks"),
     ],
 )
 def test_classes_named_like_a_split_and_splits_in_their_place_are_read(
