@@ -1,4 +1,4 @@
-"""Read JSON documents that name their schema, as this package writes them."""
+"""Write JSON files, and read those that name their schema."""
 
 from __future__ import annotations
 
@@ -6,9 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fedrec._internal.files import write_atomically
 from fedrec.errors import ConfigError
 
 _LARGEST = 1 << 26
+
+
+def write_json(path: Path, value: object, *, mode: int = 0o666) -> None:
+    """Write a value as a JSON file for people and programs, atomically and durably.
+
+    Args:
+        path: the file to write.
+        value: JSON values; every number is finite.
+        mode: permissions of a new file, before the umask.
+
+    Raises:
+        OSError: the disk fails; the old content is still there.
+        ValueError: a number isn't finite, which JSON can't represent.
+    """
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False).encode(), mode=mode)
 
 
 def read_document(path: Path, *, schema: str, largest: int = _LARGEST) -> dict[str, Any]:

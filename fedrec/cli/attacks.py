@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec.cli.console import stderr
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.errors import AuditError, ConfigError
@@ -68,9 +68,10 @@ def inversion(given: InversionOptions) -> None:
         seed=given.seed,
     )
     result = invert(settings, tell=lambda line: stderr.print(line))
-    _write(figures, json.dumps(result.report(), indent=2, allow_nan=False))
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_json(figures, result.report())
     # Mode 0600, because the page shows the photos themselves.
-    _write(page, render(result), mode=0o600)
+    write_atomically(page, render(result).encode(), mode=0o600)
     typer.echo(verdict(result))
     typer.echo(f"the pictures are in {page}")
     if not result.attack_works:
@@ -134,7 +135,8 @@ def membership(given: MembershipOptions) -> None:
         seed=given.seed,
     )
     result = infer_membership(settings, tell=lambda line: stderr.print(line))
-    _write(given.out, json.dumps(result.report(), indent=2, allow_nan=False))
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(given.out, result.report())
     typer.echo("            members found at 1% false alarms (95%)   AUC    loss alone   no attack can pass")
     for level in result.levels:
         name = "no noise" if level.epsilon is None else f"epsilon {level.epsilon:g}"
@@ -157,8 +159,3 @@ def _check_new(*paths: Path) -> None:
     for path in paths:
         if path.exists():
             raise ConfigError(f"{path} exists already: choose another --out; nothing is overwritten")
-
-
-def _write(path: Path, text: str, *, mode: int = 0o666) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode(), mode=mode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from fedrec._internal.text import counted, one_line
 from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.json_output import print_json
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.errors import ConfigError
 from fedrec.vision.backbones import backbone_files
@@ -109,9 +109,7 @@ def list_command(
     """List the added backbones, with their hashes and the command that adds each elsewhere."""
     found = [made for name in backbone_files.names() if (made := backbone_files.read(name)) is not None]
     if as_json:
-        typer.echo(
-            json.dumps([{"code": made.code} | made.model_dump(mode="json") for made in found], indent=2)
-        )
+        print_json([{"code": made.code} | made.model_dump(mode="json") for made in found])
         return
     if not found:
         typer.echo("no backbone was added")

@@ -15,6 +15,7 @@ from fedrec._internal.text import counted, one_line
 from fedrec.cli.catalogue_changes import open_catalogues_model
 from fedrec.cli.console import progress_bar
 from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.json_output import print_json
 from fedrec.errors import ConfigError, DataError
 from fedrec.recognition.catalogue.catalogue import OWN, Catalogue
 from fedrec.recognition.catalogue.contents import (
@@ -89,7 +90,7 @@ def search(options: SearchOptions) -> None:
             for one in found
         ]
         document = {"embedding": description, "photo": _class_json(label), "results": results}
-        typer.echo(json.dumps(document, indent=2))
+        print_json(document)
         return
     for one in found:
         typer.echo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from fedrec._internal.text import counted, one_line
 from fedrec.cli.client_keys import rotate, vouch
 from fedrec.cli.client_roster import accepted_by_statements
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
+from fedrec.cli.json_output import print_json
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_layout, check_unit
 from fedrec.cli.party_commands import (
@@ -279,7 +279,7 @@ def status(home: Home = _HOME, as_json: Json = False) -> None:
     """Show the connection, the open training, the budget, and the last refusals with their costs."""
     found = read_status(MerchantHome.open(home))
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        print_json(asdict(found))
     else:
         say("\n".join(status_lines(found)))
 
@@ -290,6 +290,6 @@ def budget(home: Home = _HOME, as_json: Json = False) -> None:
     opened = MerchantHome.open(home)
     found, _ = read_budget(opened, MerchantPolicy.load(opened.folder / "policy.toml"))
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        print_json(asdict(found))
     else:
         say("\n".join(budget_lines(found)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from fedrec.cli.comparison_table import print_comparison
 from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.json_output import print_json
 from fedrec.simulations.comparison.finished_runs import read_runs
 from fedrec.simulations.comparison.output import PAGE, write_comparison
 from fedrec.simulations.comparison.rows import compare as compare_runs
@@ -34,7 +34,7 @@ def compare(given: CompareOptions) -> None:
     folder = make_run_folder(given.out, run_name("comparison"))
     write_comparison(folder, comparison)
     if given.as_json:
-        typer.echo(json.dumps(comparison.to_dict(), indent=2, default=str))
+        print_json(comparison.to_dict())
         return
     print_comparison(comparison)
     typer.echo(f"page     {folder / PAGE}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from fedrec._internal.text import counted, listed, one_line
 from fedrec.cli.console import stdout
+from fedrec.cli.json_output import print_json
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_layout
 from fedrec.cli.wrapping import say
@@ -53,7 +53,7 @@ def inspect(
     place = with_found_encoding(PhotoPlace(folder, encoding))
     found = inspect_folder(place, layout=check_layout(layout))
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        print_json(asdict(found))
     else:
         _show(found)
 

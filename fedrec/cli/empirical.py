@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fedrec._internal import number_format
-from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.errors import AuditError, ConfigError
 from fedrec.privacy.accounting.code_hash import code_name
@@ -92,7 +91,7 @@ def empirical(given: EmpiricalOptions) -> None:
         )
     violations = [violation for result in results for violation in result.violations]
     if given.out is not None:
-        write_atomically(given.out, json.dumps(_document(options, results), indent=2).encode())
+        write_json(given.out, _document(options, results))
     if violations:
         raise AuditError(f"the pipeline leaks more than it claims: {violations[0]}")
     possible = results[0].bound_possible

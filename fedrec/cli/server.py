@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from fedrec._internal.text import counted, listed
 from fedrec.cli.generated_options import fields_as_options
+from fedrec.cli.json_output import print_json
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
 from fedrec.cli.running_options import LogStyle, ObserveToken, keep_flower_files, run_until_stopped
@@ -215,7 +215,7 @@ def _explain(options: TrainingFile, opened: ServerHome, *, as_json: bool) -> Non
     made, task = make_plan(opened.trainings, options, enrolled)
     told = explain(made, task, opened)
     if as_json:
-        typer.echo(json.dumps(told, indent=2, allow_nan=False))
+        print_json(told)
         return
     lines = [*describe_plan(made, start_from=options.start_from), *explanation_lines(told)]
     lines += [f"warning     {line}" for line in class_warnings(options.classes, options.eval_data)]
@@ -289,7 +289,7 @@ def status(
     document = server_status(opened, read_live(opened.folder))
     fingerprint = read_file(opened.folder / JOIN_FILE, JoinFile).fingerprint if document["enrolled"] else None
     if as_json:
-        typer.echo(json.dumps(document | {"fingerprint": fingerprint}, indent=2, allow_nan=False))
+        print_json(document | {"fingerprint": fingerprint})
         return
     say("\n".join(status_lines(document, fingerprint=fingerprint, folder=opened.trainings)))
 

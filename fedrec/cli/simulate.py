@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from fedrec.cli.console import progress_bar
 from fedrec.cli.generated_options import options_of
+from fedrec.cli.json_output import print_json
 from fedrec.config import SimulationConfig, load_config
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ def simulate(
             result = run_simulation(load_config(config, flags), tell=tell)
     if isinstance(result, SweepResult):
         _show_sweep(result, as_json=as_json)
+    elif as_json:
+        print_json(result.report)
     else:
-        typer.echo(
-            json.dumps(result.report, indent=2) if as_json else summarise(result.report, result.folder)
-        )
+        typer.echo(summarise(result.report, result.folder))
 
 
 def _show_sweep(swept: SweepResult, *, as_json: bool) -> None:
@@ -72,7 +72,7 @@ def _show_sweep(swept: SweepResult, *, as_json: bool) -> None:
     from fedrec.simulations.comparison.output import PAGE
 
     if swept.comparison is not None and as_json:
-        typer.echo(json.dumps(swept.comparison.to_dict(), indent=2, default=str))
+        print_json(swept.comparison.to_dict())
     elif swept.comparison is not None:
         print_comparison(swept.comparison)
         typer.echo(f"page     {swept.folder / PAGE}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
+from fedrec.cli.json_output import print_json
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
 from fedrec.cli.party_commands import (
@@ -126,7 +126,7 @@ def status(home: Home = _HOME, as_json: Json = False) -> None:
     """Show the connection, the open training, the sums that were opened, and the last refusals."""
     found = read_witness_status(WitnessHome.open(home))
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        print_json(asdict(found))
     else:
         say("\n".join(witness_status_lines(found)))
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from fedrec._internal.files import replacing, write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import TrainingError
 from fedrec.protocol.statements import SignedSealingKey
@@ -51,8 +52,7 @@ class Checkpoint:
 
     def keep_sealing_keys(self, keys: Iterable[SignedSealingKey]) -> None:
         """Store the committee's public sealing keys: a member that is away at a restart keeps its place."""
-        body = json.dumps([key.model_dump(mode="json") for key in keys])
-        write_atomically(self._committee, body.encode())
+        write_json(self._committee, [key.model_dump(mode="json") for key in keys])
 
     def keep_best(self, parameters: NDArray[np.float64]) -> None:
         """Store the parameters of the best round so far, shape (d,), as float32."""
@@ -118,7 +118,7 @@ class Checkpoint:
 
     def keep_figures(self, values: Mapping[str, Any]) -> None:
         """Store what came of the round of site figures (JSON values)."""
-        write_atomically(self._figures, json.dumps(dict(values)).encode())
+        write_json(self._figures, dict(values))
 
     def keep_conduct(self, state: Mapping[str, Any]) -> None:
         """Store the record of the merchants' conduct (JSON values) with the last reserved round."""
@@ -126,7 +126,7 @@ class Checkpoint:
 
     def _write_reserved(self, round_number: int, conduct: Mapping[str, Any] | None) -> None:
         state = {"training_id": self._training_id, "round": round_number, "conduct": conduct}
-        write_atomically(self._reserved, json.dumps(state).encode())
+        write_json(self._reserved, state)
 
     def save(self, weights: Weights, *, round_number: int, record: Mapping[str, Any]) -> None:
         """Store the global model after a round and the round's record in one file, atomically.

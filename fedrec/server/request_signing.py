@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec.errors import TrainingError
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.statements import REQUEST_CONTEXT, RequestKind, RequestStatement, SignedRequest
@@ -84,7 +84,7 @@ class RequestSigner:
         self._last = max(time.time_ns(), self._last + 1)
         if self._last >= self._reserved:
             self._reserved = self._last + _AHEAD_NS
-            write_atomically(self._path, json.dumps({"reserved": self._reserved}).encode())
+            write_json(self._path, {"reserved": self._reserved})
         return self._last
 
     def _read(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from fedrec._internal.file_locks import LockedElsewhereError, locked
-from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.protocol.enrolment import Statement
@@ -77,9 +76,8 @@ class RosterFile:
         gone = {_digest(entry.node_key) for entry in self.read().enrolled}
         gone -= {_digest(entry.node_key) for entry in left}
         if gone:
-            write_atomically(self.retired_file, json.dumps(sorted(gone | self._retired())).encode())
-        body = json.dumps([entry.model_dump(mode="json") for entry in left], indent=2)
-        write_atomically(self.path, body.encode())
+            write_json(self.retired_file, sorted(gone | self._retired()))
+        write_json(self.path, [entry.model_dump(mode="json") for entry in left])
 
     @contextmanager
     def changing(self) -> Iterator[None]:

@@ -6,7 +6,6 @@ and in what else is known for the report.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
 from fedrec.protocol.plan import TrainingPlan
@@ -267,6 +267,5 @@ class Session:
 
     def store_report(self, report: Mapping[str, Any]) -> None:
         """Write a report of the training as JSON and as an HTML page."""
-        document = json.dumps(report, indent=2, allow_nan=False)
-        write_atomically(self.training.folder / "report.json", document.encode())
+        write_json(self.training.folder / "report.json", report)
         write_atomically(self.training.folder / "report.html", render(report).encode())

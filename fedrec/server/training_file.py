@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import tomllib
@@ -17,6 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from fedrec._internal.durations import duration_text, parse_duration
 from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec._internal.suggestions import did_you_mean
 from fedrec._internal.validation_messages import first_problem
@@ -218,5 +218,5 @@ def write_plan(
     own = {"eval_data": evaluation, "initial_seed": seed} | {
         name: value for name, value in named.items() if value is not None
     }
-    write_atomically(training.folder / "own.json", json.dumps(own).encode())
+    write_json(training.folder / "own.json", own)
     training.set_status("filed")

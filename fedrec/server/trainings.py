@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from fedrec._internal.files import append_lines, read_lines, write_atomically
+from fedrec._internal.files import append_lines, read_lines
+from fedrec._internal.json_files import write_json
 from fedrec._internal.moments import iso_text, now_text
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, ServiceError
@@ -154,7 +155,7 @@ class Training:
         }
         # A file of its own: a server that writes another status at this moment doesn't undo it.
         name = CANCELLED if status == "cancelled" else STATE
-        write_atomically(self.folder / name, json.dumps(body).encode())
+        write_json(self.folder / name, body)
 
     def is_cancelled(self) -> bool:
         """Return whether the operator has cancelled the training."""
@@ -200,7 +201,7 @@ class Training:
     def keep_refusals(self, refusals: Mapping[str, str]) -> None:
         """Record the refusals of the training, durably."""
         if dict(refusals) != self.refusals():
-            write_atomically(self.folder / "refusals.json", json.dumps(dict(refusals), indent=2).encode())
+            write_json(self.folder / "refusals.json", dict(refusals))
 
 
 def all_trainings(folder: Path) -> Iterator[Training]:

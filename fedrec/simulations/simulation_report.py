@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec._internal.text import counted
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import LedgerError
@@ -110,8 +110,7 @@ def write_own_reports(source: Source, homes: Path) -> None:
     """
     for merchant in source.merchants:
         body = {"schema": OWN_SCHEMA} | asdict(merchant)
-        document = json.dumps(body, indent=2, allow_nan=False)
-        write_atomically(homes / merchant.merchant / OWN_REPORT, document.encode(), mode=0o600)
+        write_json(homes / merchant.merchant / OWN_REPORT, body, mode=0o600)
 
 
 def data_problems(source: Source) -> list[str]:

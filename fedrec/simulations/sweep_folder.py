@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.server.trainings import STATE, Training
 
@@ -29,7 +28,7 @@ def write_sweep(folder: Path, *, swept: Mapping[str, Sequence[str]], repeats: in
         repeats: runs of each point.
     """
     body = {"schema": SWEEP_SCHEMA, "sweep": {name: list(values) for name, values in swept.items()}}
-    write_atomically(folder / SWEEP_FILE, json.dumps(body | {"repeat": repeats}, indent=2).encode())
+    write_json(folder / SWEEP_FILE, body | {"repeat": repeats})
 
 
 def runs_of_sweep(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from flwr.app import Message
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedrec._internal.file_locks import take_lock
-from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ConfigError, ServiceError, TrainingError
 from fedrec.flower.grid import PrivateGrid
@@ -672,12 +672,12 @@ def test_a_cancellation_just_before_the_server_writes_a_status_holds(
 ) -> None:
     training = planned(trainable)
 
-    def cancel_first(path: Path, data: bytes) -> None:
+    def cancel_first(path: Path, value: object) -> None:
         monkeypatch.undo()
         Training(training.folder).set_status("cancelled", "by the operator")
-        write_atomically(path, data)
+        write_json(path, value)
 
-    monkeypatch.setattr("fedrec.server.trainings.write_atomically", cancel_first)
+    monkeypatch.setattr("fedrec.server.trainings.write_json", cancel_first)
     training.set_status("running")
     assert training.status() == ("cancelled", "by the operator")
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from fedrec._internal.files import append_lines, write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.config import load_config
 from fedrec.errors import DataError, InterruptedRunError, TrainingError
@@ -185,13 +186,17 @@ def test_a_disk_that_is_full_ends_the_run_with_the_file_s_name_and_a_report_wher
     def lines_do_not_fit(path: Path, lines: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    def nothing_fits(path: Path, data: bytes) -> None:
-        if full:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write_atomically(path, data)
+    def once_there_is_room(store: Callable[[Path, Any], None]) -> Callable[[Path, Any], None]:
+        def written(path: Path, content: Any) -> None:
+            if full:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            store(path, content)
+
+        return written
 
     monkeypatch.setattr(trainings, "append_lines", lines_do_not_fit)
-    monkeypatch.setattr(session, "write_atomically", nothing_fits)
+    for original in (write_atomically, write_json):
+        monkeypatch.setattr(session, original.__name__, once_there_is_room(original))
     # What ended the run is told, not that the report could not be written after it.
     with pytest.raises(OSError, match=r"No space left on device: .*rounds\.jsonl"):
         start()

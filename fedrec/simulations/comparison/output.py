@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import write_json
 from fedrec.report.html import render_html
 from fedrec.report.pdf import can_render_pdf, render_pdf
 from fedrec.simulations.comparison.page import comparison_document
@@ -22,8 +22,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
         comparison: the comparison.
     """
     document = comparison_document(comparison)
-    text = json.dumps(comparison.to_dict(), indent=2, allow_nan=False, default=str)
-    write_atomically(folder / "comparison.json", text.encode())
+    write_json(folder / "comparison.json", comparison.to_dict())
     write_atomically(folder / PAGE, render_html(document).encode())
     if can_render_pdf():
         write_atomically(folder / "comparison.pdf", render_pdf(document))
