@@ -9,7 +9,10 @@ _SAVE: Final = "save its table as 'CSV UTF-8', and give that file"
 _SPREADSHEET: Final = f"a spreadsheet: {_SAVE}"
 _SPREADSHEET_NAMES: Final = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".numbers")
 _ARCHIVED_SPREADSHEETS: Final = (b"[Content_Types].xml", b"opendocument.spreadsheet", b"xl/", b"Index/")
-_JSON: Final = "JSON: write a CSV file with the columns path and label from it, and give that file"
+_JSON: Final = (
+    "JSON: write a CSV file with the columns path and label from it ('fedrec data table' does from JSON "
+    "lines), and give that file"
+)
 _PAGE: Final = "a web page: a server that wanted you to sign in may have sent it; download the file again"
 _COLUMNS_PACKED: Final = f"a file of packed records: {_SAVE}"
 _JSON_NAMES: Final = (".json", ".jsonl", ".ndjson", ".geojson")

@@ -22,6 +22,7 @@ from fedrec.vision.inspection import FolderSummary
 from fedrec.vision.inspection import inspect as inspect_folder
 from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.listing.legacy_text import checked_encoding
+from fedrec.vision.listing.made_tables import make_table
 from fedrec.vision.listing.photo_places import PhotoPlace
 from fedrec.vision.synthetic import check_target, generate, write
 
@@ -56,6 +57,33 @@ def inspect(
         print_json(asdict(found))
     else:
         _show(found)
+
+
+@app.command()
+def table(
+    source: Annotated[Path, typer.Argument(help="A CSV file with other columns, or JSON lines.")],
+    target: Annotated[Path, typer.Argument(help="The new CSV file, in a folder above the photos.")],
+    path: Annotated[
+        str | None, typer.Option(help="Column of photos: paths, names, or names without ending.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column of classes.")] = None,
+    product: Annotated[str | None, typer.Option(help="Column of products.")] = None,
+    split: Annotated[str | None, typer.Option(help="Column of splits; '' for none.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder to look for photos in; else the source's.")
+    ] = None,
+) -> None:
+    """Make a table that is read (path, label, ...) from one of a data set or a shop's export."""
+    given = {"path": path, "label": label, "product": product, "split": split}
+    columns = {name: column for name, column in given.items() if column is not None}
+    made = make_table(source, target, columns=columns, photos=photos)
+    read = listed([f"{name} from {column}" for name, column in made.columns.items()])
+    say(f"{counted(made.written, 'row')} in {target}: {one_line(read)}")
+    for line, reason in made.left_out[:_SHOWN_SKIPS]:
+        say(f"skipped line {line}: {reason}")
+    if len(made.left_out) > _SHOWN_SKIPS:
+        say(f"and {len(made.left_out) - _SHOWN_SKIPS:,} more")
+    say(f"next: fedrec data inspect {target}")
 
 
 @app.command()

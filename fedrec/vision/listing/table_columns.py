@@ -53,6 +53,11 @@ def _plain(text: str) -> str:
 _KNOWN: Final = {_plain(word): name for name, words in _SPELLINGS.items() for word in words.split()}
 
 
+def known_column(cell: str) -> str | None:
+    """Return which of ``COLUMNS`` a name in a header means; None for any other name."""
+    return _KNOWN.get(_plain(cell))
+
+
 def read_header(
     table: Path, cells: Sequence[str], *, encoding: str | None = None
 ) -> tuple[list[str], list[str]]:
@@ -82,7 +87,8 @@ def read_header(
             shown = one_line(listed([cell.strip() for cell in cells]) or "nothing")
             raise DataError(
                 f"{table} has no column {needed!r}; its header, the first line, names {shown}; path and "
-                "label are needed, product, split and merchant are read"
+                "label are needed, product, split and merchant are read. 'fedrec data table' makes such a "
+                "file from this one"
             )
     twice = [name for name in COLUMNS if names.count(name) > 1]
     if twice:
