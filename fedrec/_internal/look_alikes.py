@@ -30,6 +30,9 @@ _LIGATURES: Final = str.maketrans({"œ": "oe", "æ": "ae", "\u0307": "", "\u0640
 _DRAWN_AS_NOTHING: Final = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00013441\U00013442\U00016fe4"
 )
+_ONE_STROKE: Final = str.maketrans({"I": "l", "1": "l", "|": "l", "O": "o", "0": "o"})
+"""What is drawn alike in many fonts, and stands for different things in codes of products."""
+_LEADING_ZEROS: Final = re.compile(r"(?<!\d)0+(?=\d)")
 _SHORT: Final = 64
 _QUOTES: Final = str.maketrans("‘’‛`´ʼ“”„‟", "''''''\"\"\"\"")
 
@@ -109,6 +112,24 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     for name in sorted(set(names)):
         groups.setdefault(skeleton(name), []).append(name)
     return sorted(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def easily_confused(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Group distinct names that differ in l, I and 1, in O and 0, or in zeros before a number alone.
+
+    They are told, and never refused: B10 and BIO may well be two things.
+
+    Args:
+        names: any names; repeated ones count once.
+
+    Returns:
+        Groups of two or more that :func:`look_alikes` keeps apart, each sorted.
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for name in sorted(set(names)):
+        alike = skeleton(_LEADING_ZEROS.sub("", unicodedata.normalize("NFKC", name)).translate(_ONE_STROKE))
+        groups.setdefault(alike, {}).setdefault(skeleton(name), name)
+    return sorted(tuple(group.values()) for group in groups.values() if len(group) > 1)
 
 
 def shown(name: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrec._internal.look_alikes import look_alikes, shown
-from fedrec._internal.text import counted
+from fedrec._internal.look_alikes import easily_confused, look_alikes, shown
+from fedrec._internal.text import counted, listed
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet, Record, Skipped, drop_duplicates
@@ -146,7 +146,7 @@ def inspect(
         folders=splits.account.folders,
         entries=splits.account.folders + read + len(skipped) + len(ignored),
         left_out=dict(Counter(skip.reason for skip in (*skipped, *ignored)).most_common()),
-        notes=(*splits.account.notes, *splits.account.doubts, *_trained_on(loaded)),
+        notes=(*splits.account.notes, *splits.account.doubts, *_trained_on(loaded), *_confused(splits.train)),
         look_alikes=_look_alikes([_photos(images) for _, images in loaded]),
     )
 
@@ -161,6 +161,13 @@ def _trained_on(loaded: Sequence[tuple[str, ImageSet]]) -> list[str]:
         for name, count in shared.items()
         if count
     ]
+
+
+def _confused(images: ImageSet) -> list[str]:
+    groups = [" and ".join(map(shown, names)) for names in easily_confused(images.classes)]
+    if not groups:
+        return []
+    return [f"people may take these classes for each other, and they are used as they are: {listed(groups)}"]
 
 
 def _look_alikes(parts: Sequence[ImageSet]) -> tuple[tuple[str, ...], ...]:

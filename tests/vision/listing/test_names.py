@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedrec._internal.look_alikes import look_alikes, shown
+from fedrec._internal.look_alikes import easily_confused, look_alikes, shown
 from fedrec.cli import client
 from fedrec.cli.data import inspect as inspect_command
 from fedrec.errors import ConfigError
@@ -341,3 +341,18 @@ def test_names_with_signs_that_nobody_sees_are_told(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.exception
     shown = CliRunner().invoke(client.app, ["check", "--offline", "--home", str(home)])
     assert "\u202e" not in shown.output and "a b 1" in shown.output, "no name can steer a terminal"
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("B10 BIO mug", [("B10", "BIO")]),
+        ("7 007 70", [("007", "7")]),
+        ("O-ring 0-ring", [("0-ring", "O-ring")]),
+        ("Bill Bi11 bi11", [("Bi11", "Bill")]),
+        ("Hat hat HAT", []),
+        ("A10 A11 A12 A20 A21", []),
+    ],
+)
+def test_codes_that_differ_in_a_stroke_are_told(names: str, told: list[tuple[str, ...]]) -> None:
+    assert easily_confused(names.split()) == told
