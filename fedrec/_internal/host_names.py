@@ -1,8 +1,21 @@
-"""Write international host names as the network does, in ASCII."""
+"""Hosts: the loopback address, and international names as the network has them, in ASCII."""
 
 from __future__ import annotations
 
+import ipaddress
+from typing import Final
+
 import idna
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address or name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def ascii_host(host: str) -> str:

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from fedrec._internal.host_names import is_loopback
 from fedrec._internal.text import counted
 from fedrec.cli.console import progress_bar
 from fedrec.errors import ConfigError
-from fedrec.observability.endpoint import is_loopback, parse_listen, read_token
+from fedrec.observability.endpoint import parse_listen, read_token
 from fedrec.recognition.catalogue.catalogue import Catalogue
 from fedrec.recognition.catalogue.models import photo_model_of
 from fedrec.recognition.drift.reference import REFERENCE, read_reference

@@ -41,6 +41,7 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_a
 from flwr.superlink.main import create_app
 from flwr.superlink.servicer.control import control_handlers
 
+from fedrec._internal.host_names import LOOPBACK
 from fedrec.errors import ServiceError
 from fedrec.flower.door import Door
 from fedrec.flower.downloads import Downloads
@@ -55,7 +56,6 @@ from fedrec.flower.pace import Pace
 from fedrec.flower.runtime import InProcessRuntime
 from fedrec.protocol.tls import Certificates
 
-LOOPBACK = "127.0.0.1"
 _OPERATOR = AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
 """Flower's only account, where nobody has to log in."""
 _START_SECONDS = 30.0

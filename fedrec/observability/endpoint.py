@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import hmac
-import ipaddress
 import logging
 import os
 import socket
@@ -32,11 +31,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from fedrec._internal.host_names import LOOPBACK, is_loopback
 from fedrec.errors import ConfigError, ServiceError
 
 _log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 OBSERVE = "--observe"
 LEAST_TOKEN = 32
 _MOST_TOKEN = 1024
@@ -82,14 +81,6 @@ def parse_listen(text: str, *, option: str = OBSERVE) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ConfigError(f"{option} {text} is neither PORT nor HOST:PORT")
     return host.strip("[]") or LOOPBACK, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Test whether only this machine can reach an address or name."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def read_token(path: Path, *, option: str = f"{OBSERVE}-token") -> bytes:

@@ -1,11 +1,8 @@
-"""Say which optional package is missing, before anything imports it."""
+"""The extra that recognition needs."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from fedrec._internal.pip_command import pip_command
-from fedrec.errors import MissingExtraError
+from fedrec._internal import extras
 
 
 def require_packages(*modules: str, purpose: str) -> None:
@@ -18,9 +15,4 @@ def require_packages(*modules: str, purpose: str) -> None:
     Raises:
         MissingExtraError: one isn't installed.
     """
-    for module in modules:
-        if find_spec(module) is None:
-            raise MissingExtraError(
-                f"{purpose} needs the package {module}, which is not installed: "
-                f"{pip_command('fedrec[recognition]')}"
-            )
+    extras.require_packages(*modules, extra="recognition", purpose=purpose)

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 from flwr.serverapp import Grid
 
+from fedrec._internal.host_names import LOOPBACK
 from fedrec._internal.text import listed, one_line
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import FedrecError, TrainingError
@@ -47,7 +48,6 @@ _GATHER_LOOK_SECONDS, _TELL_SECONDS_EACH = 0.5, 0.02
 _RETRIES = 5
 _RETRY_SECONDS = 5.0
 _LONG_SECONDS = 600.0
-_LOOPBACK = ("127.0.0.1",)
 
 
 class Service:
@@ -93,7 +93,7 @@ class Service:
         self._host = SuperLinkHost(
             certificates=home.checked_certificates(),
             # The server's own certificate may be valid for a public name only, not for loopback.
-            private=make_server_certificates(Path(self._scratch.name), hosts=_LOOPBACK),
+            private=make_server_certificates(Path(self._scratch.name), hosts=(LOOPBACK,)),
             host=host,
             port=port,
             on_refusal=self._turned_away,

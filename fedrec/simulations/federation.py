@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedrec._internal.host_names import LOOPBACK
 from fedrec.errors import TrainingError
 from fedrec.server.trainings import STATE
 
 _COMMAND_SECONDS = 300
 _STOP_SECONDS = 20
-LOOPBACK = "127.0.0.1"
 
 
 def run_command(*arguments: object, fails: int = 0) -> str:

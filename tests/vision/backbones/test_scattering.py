@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedrec._internal import extras
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones import scattering
 from fedrec.vision.backbones.dead_leaves import dead_leaves
@@ -104,7 +105,7 @@ def test_another_size_or_a_missing_package_is_one_line(monkeypatch: pytest.Monke
         Scattering(28).load(size=28, dtype=torch.bfloat16)
     assert Scattering(28).layers == {"final": 3969}
     assert Scattering(28).weights_hash() != Scattering(32).weights_hash()
-    monkeypatch.setattr(scattering, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fedrec\[pretrained\]'"):
         Scattering(28).check()
 

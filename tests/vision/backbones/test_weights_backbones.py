@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from fedrec._internal import extras
 from fedrec.api.trained_model import load_model
 from fedrec.cli.app import app
 from fedrec.config import load_config
@@ -21,7 +22,6 @@ from fedrec.simulations.harness import simulate
 from fedrec.vision import model_registry
 from fedrec.vision.backbones import backbone_files
 from fedrec.vision.backbones.adding import add_backbone
-from fedrec.vision.backbones.weights_files import architecture
 from fedrec.vision.synthetic import generate, write
 from tests.support.inline import InlineWorker
 from tests.support.vision_transformers import (
@@ -188,7 +188,7 @@ def test_fine_tuning_takes_its_own_pictures_and_the_file_that_was_added(
     for use in (spec.check, lambda: spec.build(classes=2, channels=3, size=SIDE, seed=0)):
         with pytest.raises(ConfigError, match="is missing or damaged: run 'fedrec backbone remove tiny'"):
             use()
-    monkeypatch.setattr(architecture, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="timm"):
         spec.check()
 

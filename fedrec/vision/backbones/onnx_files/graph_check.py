@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from fedrec._internal.pip_command import pip_command
+from fedrec._internal.extras import require_packages
 from fedrec._internal.text import listed, one_line
-from fedrec.errors import ConfigError, MissingExtraError
+from fedrec.errors import ConfigError
 from fedrec.vision.backbones.backbone_files import LARGEST_FILE
 from fedrec.vision.backbones.onnx_files.operators import (
     OPERATORS,
@@ -62,12 +61,7 @@ class Graph:
 
 def require_extra() -> None:
     """Raise ``MissingExtraError`` unless onnx and onnxruntime are installed; imports neither."""
-    for package in ("onnx", "onnxruntime"):
-        if find_spec(package) is None:
-            raise MissingExtraError(
-                f"a backbone from a file needs the package {package}, which is not installed: "
-                f"{pip_command('fedrec[onnx]')}"
-            )
+    require_packages("onnx", "onnxruntime", extra="onnx", purpose="a backbone from a file")
 
 
 def check_graph(data: bytes) -> Graph:

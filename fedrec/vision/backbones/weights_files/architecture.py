@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Final
 
 import torch
 from torch import nn
 
-from fedrec._internal.pip_command import pip_command
+from fedrec._internal.extras import require_packages
 from fedrec._internal.text import counted, listed, one_line
-from fedrec.errors import ConfigError, MissingExtraError
+from fedrec.errors import ConfigError
 from fedrec.vision.backbones.weights_files.header import FLOATS, StoredTensor, read_header
 from fedrec.vision.backbones.weights_files.layers import attention_layers
 from fedrec.vision.backbones.weights_files.split import block_count, token_shape
@@ -31,11 +30,9 @@ LAYER: Final = "final"
 
 def require_extra() -> None:
     """Raise ``MissingExtraError`` unless timm is installed; imports nothing."""
-    if find_spec("timm") is None:
-        raise MissingExtraError(
-            "a network given as architecture and safetensors file needs the package timm, which is not "
-            f"installed: {pip_command('fedrec[fine-tuning]')}"
-        )
+    require_packages(
+        "timm", extra="fine-tuning", purpose="a network given as architecture and safetensors file"
+    )
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrec._internal import extras
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.trial import Trial, try_here
-from fedrec.vision.backbones.weights_files import architecture as architectures
 from fedrec.vision.backbones.weights_files.architecture import check_weights, describe, load_network
 from fedrec.vision.backbones.weights_files.layers import attention_layers, pooled_features, shared_copy
 from fedrec.vision.backbones.weights_files.network import WeightsNetwork
@@ -158,6 +158,6 @@ def test_weights_that_are_not_finite_fail_their_trial(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(architectures, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fedrec\[fine-tuning\]'"):
         check_weights(encoded(), ARCHITECTURE, size=SIDE)
