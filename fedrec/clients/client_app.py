@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -51,130 +52,92 @@ def _refusal_for_server(error: FedrecError, *, log: DeduplicatedLog, subject: st
     return refusal
 
 
+class _MakeRefusal(Protocol):
+    """Makes the reply of one kind that refuses a request."""
+
+    def __call__(self, *, merchant: str, refused: Refusal) -> Strict: ...
+
+
+@dataclass(frozen=True)
+class _Exchange(Generic[Request]):
+    """One kind of request, and what a party does with it.
+
+    Attributes:
+        request: the schema of the request's body.
+        refuse: makes the reply that refuses it.
+        answer: makes any other reply, and its blobs.
+        blob_bytes: the largest size of the request's blobs.
+    """
+
+    request: type[Request]
+    refuse: _MakeRefusal
+    answer: Callable[[Participant, Request, Blobs], tuple[Strict, dict[str, bytes]]]
+    blob_bytes: Callable[[Participant], int] = lambda party: 0
+
+
+_JOIN: Final = _Exchange(JoinRequest, JoinReply, lambda party, request, blobs: party.join(request))
+_TRAIN: Final = _Exchange(
+    TrainRequest,
+    TrainReply,
+    lambda party, request, blobs: party.train(request, blobs),
+    blob_bytes=lambda party: party.derived_of_open_training().train_bytes,
+)
+_UNMASK: Final = _Exchange(
+    UnmaskRequest,
+    UnmaskReply,
+    lambda party, request, blobs: party.unmask(request, blobs),
+    blob_bytes=lambda party: party.derived_of_open_training().unmask_bytes,
+)
+_CLOSE: Final = _Exchange(
+    CloseRequest, CloseReply, lambda party, request, blobs: (party.close_training(request), {})
+)
+
+
 def build_client_app(
-    merchant_of: Callable[[Context], Participant], *, log: DeduplicatedLog | None = None
+    party_of: Callable[[Context], Participant], *, log: DeduplicatedLog | None = None
 ) -> ClientApp:
     """Build a ClientApp that passes each message to the merchant or witness of the message's context.
 
     A refusal is sent as a reply with its reason. Any other failure becomes Flower's error reply.
 
     Args:
-        merchant_of: returns the merchant or witness of a context.
+        party_of: returns the merchant or witness of a context.
         log: logs refusals, and a repeated one only once.
 
     Returns:
         The ClientApp.
     """
-    app = ClientApp()
     deduplicated = log or DeduplicatedLog(_log)
 
-    @app.query("join")
-    def join(message: Message, context: Context) -> Message:
-        merchant = merchant_of(context)
+    def handler(exchange: _Exchange[Request]) -> Callable[[Message, Context], Message]:
+        return lambda message, context: _reply(party_of(context), message, exchange, log=deduplicated)
 
-        def answer(request: JoinRequest, blobs: Blobs) -> tuple[JoinReply, dict[str, bytes]]:
-            return merchant.join(request)
-
-        def refuse(refusal: Refusal) -> JoinReply:
-            return JoinReply(merchant=merchant.name, refused=refusal)
-
-        return _reply(
-            merchant,
-            message,
-            JoinRequest,
-            answer=answer,
-            refuse=refuse,
-            blob_bytes=lambda: 0,
-            log=deduplicated,
-        )
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        merchant = merchant_of(context)
-
-        def refuse(refusal: Refusal) -> TrainReply:
-            return TrainReply(merchant=merchant.name, refused=refusal)
-
-        def blob_bytes() -> int:
-            return merchant.derived_of_open_training().train_bytes
-
-        return _reply(
-            merchant,
-            message,
-            TrainRequest,
-            answer=merchant.train,
-            refuse=refuse,
-            blob_bytes=blob_bytes,
-            log=deduplicated,
-        )
-
-    @app.query("unmask")
-    def unmask(message: Message, context: Context) -> Message:
-        merchant = merchant_of(context)
-
-        def refuse(refusal: Refusal) -> UnmaskReply:
-            return UnmaskReply(merchant=merchant.name, refused=refusal)
-
-        def blob_bytes() -> int:
-            return merchant.derived_of_open_training().unmask_bytes
-
-        return _reply(
-            merchant,
-            message,
-            UnmaskRequest,
-            answer=merchant.unmask,
-            refuse=refuse,
-            blob_bytes=blob_bytes,
-            log=deduplicated,
-        )
-
-    @app.query("close")
-    def close(message: Message, context: Context) -> Message:
-        merchant = merchant_of(context)
-
-        def answer(request: CloseRequest, blobs: Blobs) -> tuple[CloseReply, dict[str, bytes]]:
-            return merchant.close_training(request), {}
-
-        def refuse(refusal: Refusal) -> CloseReply:
-            return CloseReply(merchant=merchant.name, refused=refusal)
-
-        return _reply(
-            merchant,
-            message,
-            CloseRequest,
-            answer=answer,
-            refuse=refuse,
-            blob_bytes=lambda: 0,
-            log=deduplicated,
-        )
-
+    app = ClientApp()
+    app.query("join")(handler(_JOIN))
+    app.train()(handler(_TRAIN))
+    app.query("unmask")(handler(_UNMASK))
+    app.query("close")(handler(_CLOSE))
     return app
 
 
 def _reply(
-    merchant: Participant,
-    message: Message,
-    kind: type[Request],
-    *,
-    answer: Callable[[Request, Blobs], tuple[Strict, dict[str, bytes]]],
-    refuse: Callable[[Refusal], Strict],
-    blob_bytes: Callable[[], int],
-    log: DeduplicatedLog,
+    party: Participant, message: Message, exchange: _Exchange[Request], *, log: DeduplicatedLog
 ) -> Message:
-    """Answer a message if the merchant's server signed it; refuse it if not, or if answering fails."""
+    """Answer a message if the party's server signed it; refuse it if not, or if answering fails."""
     request: Request | None = None
     try:
-        accepted = merchant.gate.check(message.content, kind=message.metadata.message_type)
+        accepted = party.gate.check(message.content, kind=message.metadata.message_type)
         # The limit is computed before a blob is read.
-        request, blobs = unpack(message.content, kind, max_blob_bytes=blob_bytes())
+        most = exchange.blob_bytes(party)
+        request, blobs = unpack(message.content, exchange.request, max_blob_bytes=most)
         if request.subject != (accepted.statement.training_id, accepted.statement.round_number):
             raise ProtocolError("a request's signature is for another training or round than its body")
-        reply, sent = answer(request, HashedBlobs(blobs, hashes=accepted.blob_hashes))
+        reply, sent = exchange.answer(party, request, HashedBlobs(blobs, hashes=accepted.blob_hashes))
         log.end(_subject(message, request))
     except FedrecError as error:
-        subject = _subject(message, request)
-        reply, sent = refuse(_refusal_for_server(error, log=log, subject=subject)), {}
-        _store_refusal(merchant.store, error, message=message, request=request)
+        refusal = _refusal_for_server(error, log=log, subject=_subject(message, request))
+        reply, sent = exchange.refuse(merchant=party.name, refused=refusal), {}
+        _store_refusal(party.store, error, message=message, request=request)
     return Message(pack(reply, sent), reply_to=message)
 
 

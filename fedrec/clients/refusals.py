@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from fedrec.clients.charging import lost_rounds
@@ -20,8 +20,6 @@ PAUSED: Final = "the merchant has paused: it takes part in no new round until it
 UNUSABLE: Final = "the merchant's policy can't be used; its own log says why"
 _BUDGET: Final = "privacy budget: "
 _ROUND_RULES: Final = ("policy 'hours'", "policy 'largest_rounds_per_day'")
-_STALE: Final = timedelta(days=3)
-"""A server asks every few seconds as long as it wants an answer: after this time it has given up."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Standing:
             return self.paused
         if refusal.reason == UNUSABLE:
             return self.policy is None
-        if self.now - datetime.fromisoformat(refusal.at) > _STALE or refusal.uploaded_since:
+        if refusal.is_old(self.now) or refusal.uploaded_since:
             return False
         if refusal.plan is None:
             return self._round_refused(refusal.reason)

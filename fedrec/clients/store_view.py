@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from fedrec.clients.photo_counts import PhotoCounts
 from fedrec.clients.store_types import (
@@ -19,6 +21,8 @@ from fedrec.clients.store_types import (
 from fedrec.errors import LedgerError
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
+
+_GIVEN_UP: Final = timedelta(days=3)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class StoredRefusal:
     plan: bytes | None
     uploaded_since: bool
     answered_since: bool
+
+    def is_old(self, now: datetime) -> bool:
+        """Return whether the server has given up: it asks every few seconds while it wants an answer."""
+        return now - datetime.fromisoformat(self.at) > _GIVEN_UP
 
 
 @dataclass(frozen=True)

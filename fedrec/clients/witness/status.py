@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from fedrec.clients.liveness import Liveness, liveness
 from fedrec.clients.status_types import RefusedRequest
@@ -16,8 +16,6 @@ from fedrec.errors import ConfigError, RefusedError
 from fedrec.protocol.plan import TrainingPlan
 
 _SHOWN_REFUSALS = 5
-_STALE = timedelta(days=3)
-"""A server asks every few seconds as long as it wants an answer: after this time it has given up."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ class _Standing:
             return self.paused
         if refusal.reason == UNUSABLE:
             return self.policy is None
-        if self.now - datetime.fromisoformat(refusal.at) > _STALE or refusal.answered_since:
+        if refusal.is_old(self.now) or refusal.answered_since:
             return False
         plan = None if refusal.plan is None else readable_plan(refusal.plan)
         if self.policy is None or plan is None or not refusal.reason.startswith("policy '"):
