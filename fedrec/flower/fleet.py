@@ -62,9 +62,9 @@ from fedrec.flower.framing import (
     small_ones,
     unframed,
 )
+from fedrec.flower.heartbeat_pace import HELD_PART, MOST_HEARTBEAT_SECONDS, PACE_HEADER
 from fedrec.flower.http_client import http_client
 from fedrec.flower.objects import check_tree, inflate_tree
-from fedrec.flower.pace import HELD_PART, MOST_HEARTBEAT_SECONDS, PACE_HEADER
 from fedrec.flower.proxies import proxy_for
 from fedrec.flower.signing import SigningInterceptor
 

@@ -19,11 +19,11 @@ from google.protobuf.message import DecodeError
 from fedrec._internal.text import one_line
 from fedrec.flower.admission import Admitted, Caller, caller_of
 from fedrec.flower.asgi import Asgi, Receive, Scope, Send, send_answer
-from fedrec.flower.door import Door
+from fedrec.flower.connection_limits import ConnectionLimits
 from fedrec.flower.downloads import MOST_PER_KEY, Downloads, send_download
-from fedrec.flower.entrance import ENTER, LEAVE, Visitor
 from fedrec.flower.framing import MOST_FRAMED_BYTES, PUSH, parts_of
-from fedrec.flower.messages import VISITOR
+from fedrec.flower.messages import CALLER
+from fedrec.flower.node_activation import ACTIVATE, DEACTIVATE, FleetCaller
 from fedrec.flower.objects import check_tree
 from fedrec.protocol.bundle_offer import MODELS
 
@@ -51,7 +51,7 @@ SECRET_HEADER = "x-fedrec-secret"  # noqa: S105 (the header's name)
 
 
 @dataclass(frozen=True)
-class Sighting:
+class FleetRequest:
     """An authenticated request to Fleet.
 
     Attributes:
@@ -84,7 +84,7 @@ class Guard:
         app: Flower's app.
         admitted: looks up the node number of an admitted key.
         on_refusal: called with the address and the path of every refused request.
-        door: counts the connections; by default a new one.
+        connections: counts the connections; by default a new one.
         downloads: answers requests for models; by default there are none.
         on_seen: called with every request to Fleet that is let through.
     """
@@ -95,14 +95,14 @@ class Guard:
         *,
         admitted: Admitted,
         on_refusal: Callable[[str, str], None],
-        door: Door | None = None,
+        connections: ConnectionLimits | None = None,
         downloads: Downloads = lambda key, path: None,
-        on_seen: Callable[[Sighting], None] = lambda sighting: None,
+        on_seen: Callable[[FleetRequest], None] = lambda request: None,
     ) -> None:
         self._app = app
         self._admitted = admitted
         self._on_refusal = on_refusal
-        self._door = door or Door()
+        self._connections = connections or ConnectionLimits()
         self._downloads = downloads
         self._on_seen = on_seen
         self._requests: Counter[bytes] = Counter()
@@ -132,20 +132,23 @@ class Guard:
             return
         client = _client(scope)
         status, length = _length(headers, most=_MOST.get(path, MAX_OTHER_BYTES))
-        if not self._door.recognise(client, caller.key) or self._requests[caller.key] >= MAX_REQUESTS_PER_KEY:
+        if (
+            not self._connections.recognise(client, caller.key)
+            or self._requests[caller.key] >= MAX_REQUESTS_PER_KEY
+        ):
             status = 429
         if status is not None:
             await self._refuse(scope, send, status, f"{path} ({_TOLD[status]})")
             return
         if path.startswith(FLEET):
-            trip = self._door.round_trip(client)
-            self._on_seen(Sighting(key=caller.key, leaves=path == LEAVE, round_trip=trip))
-        self._door.begin(client)
+            trip = self._connections.round_trip(client)
+            self._on_seen(FleetRequest(key=caller.key, leaves=path == DEACTIVATE, round_trip=trip))
+        self._connections.begin(client)
         self._requests[caller.key] += 1
         try:
             await self._admitted_request(scope, receive, send, path, caller=caller, length=length)
         finally:
-            self._door.end(client)
+            self._connections.end(client)
             _less(self._requests, caller.key, 1)
 
     async def _admitted_request(
@@ -170,8 +173,8 @@ class Guard:
             if path.startswith(MODELS):
                 await self._download(scope, send, path, key=caller.key)
                 return
-            alone = path == ENTER and self._door.is_alone(_client(scope))
-            scope = {**scope, VISITOR: Visitor(key=caller.key, node=caller.node, is_alone=alone)}
+            alone = path == ACTIVATE and self._connections.is_alone(_client(scope))
+            scope = {**scope, CALLER: FleetCaller(key=caller.key, node=caller.node, is_alone=alone)}
             await self._app(scope, _replay(parts, receive), self._watched(scope, send, path))
         finally:
             _less(self._held, caller.key, held)

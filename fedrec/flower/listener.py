@@ -10,7 +10,7 @@ import uvicorn
 
 from fedrec.errors import ServiceError
 from fedrec.flower.asgi import Asgi
-from fedrec.flower.door import QUIET_SECONDS, Door, listen
+from fedrec.flower.connection_limits import QUIET_SECONDS, ConnectionLimits, listen
 from fedrec.protocol.tls import Certificates
 
 _START_SECONDS = 30.0
@@ -19,13 +19,16 @@ _TICKS = 10
 
 
 class _Server(uvicorn.Server):
-    """Sweep a :class:`Door` every second, and tell how late the event loop is."""
+    """Sweep a :class:`ConnectionLimits` every second, and tell how late the event loop is."""
 
     def __init__(
-        self, config: uvicorn.Config, door: Door | None, on_lateness: Callable[[float], None]
+        self,
+        config: uvicorn.Config,
+        connections: ConnectionLimits | None,
+        on_lateness: Callable[[float], None],
     ) -> None:
         super().__init__(config)
-        self._door, self._on_lateness = door, on_lateness
+        self._connections, self._on_lateness = connections, on_lateness
         self._due = float("inf")
 
     async def on_tick(self, counter: int) -> bool:
@@ -33,8 +36,8 @@ class _Server(uvicorn.Server):
         now = time.monotonic()
         self._on_lateness(max(0.0, now - self._due))
         self._due = now + 1.0 / _TICKS
-        if self._door is not None and counter % _TICKS == 0:
-            self._door.sweep()
+        if self._connections is not None and counter % _TICKS == 0:
+            self._connections.sweep()
         return await super().on_tick(counter)
 
 
@@ -47,7 +50,7 @@ class Listener:
         port: port to listen on; 0 for any free one.
         certificates: the server's certificate and key.
         lifespan: whether to run the app's start-up and shut-down.
-        door: counts the connections, if unauthenticated clients can open them.
+        connections: counts the connections, if unauthenticated clients can open them.
         on_lateness: called ten times a second with how many seconds the event loop is late.
     """
 
@@ -59,10 +62,10 @@ class Listener:
         port: int,
         certificates: Certificates,
         lifespan: bool,
-        door: Door | None = None,
+        connections: ConnectionLimits | None = None,
         on_lateness: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        self._host, self._asked, self._door = host, port, door
+        self._host, self._asked, self._connections = host, port, connections
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -80,7 +83,7 @@ class Listener:
                 timeout_keep_alive=round(QUIET_SECONDS),
                 lifespan="on" if lifespan else "off",
             ),
-            door,
+            connections,
             on_lateness,
         )
         self._thread: threading.Thread | None = None
@@ -88,7 +91,7 @@ class Listener:
     def start(self) -> None:
         """Listen; requests are answered once this returns. ``ServiceError`` if the address can't be bound."""
         try:
-            bound = listen(self._host, self._asked, self._door)
+            bound = listen(self._host, self._asked, self._connections)
         except OSError:
             raise self._unable() from None
         self._thread = threading.Thread(

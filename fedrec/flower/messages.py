@@ -22,12 +22,12 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 from google.protobuf.message import DecodeError
 
 from fedrec.flower.asgi import BYTES, Asgi, Receive, Scope, Send, send_answer
-from fedrec.flower.entrance import BEAT, ENTER, LEAVE, Entrance, Visitor
 from fedrec.flower.framing import MOST_HELD_SECONDS, PULL, PUSH, framed, small_ones, unframed
+from fedrec.flower.heartbeat_pace import HELD_PART
 from fedrec.flower.mailboxes import Mailboxes
-from fedrec.flower.pace import HELD_PART
+from fedrec.flower.node_activation import ACTIVATE, DEACTIVATE, HEARTBEAT, FleetCaller, NodeActivation
 
-VISITOR: Final = "fedrec.visitor"
+CALLER: Final = "fedrec.caller"
 """Where a request's scope holds the caller, whose key was checked."""
 
 _log = logging.getLogger(__name__)
@@ -44,24 +44,26 @@ class Messages:
         app: Flower's app.
         state: Flower's state.
         mailboxes: knows for whom there are messages.
-        entrance: answers merchants that connect, disconnect or give a sign of life.
+        activation: answers merchants that connect, disconnect or give a sign of life.
     """
 
-    def __init__(self, app: Asgi, state: InMemoryLinkState, mailboxes: Mailboxes, entrance: Entrance) -> None:
+    def __init__(
+        self, app: Asgi, state: InMemoryLinkState, mailboxes: Mailboxes, activation: NodeActivation
+    ) -> None:
         self._app, self._state, self._mailboxes = app, state, mailboxes
-        self._entrance = entrance
+        self._activation = activation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that a guard let through, or pass it on."""
-        path, visitor = scope.get("path"), scope.get(VISITOR)
-        if scope["type"] != "http" or not isinstance(visitor, Visitor):
+        path, caller = scope.get("path"), scope.get(CALLER)
+        if scope["type"] != "http" or not isinstance(caller, FleetCaller):
             await self._app(scope, receive, send)
         elif path == PULL:
-            await self._pull(visitor.node, receive, send)
+            await self._pull(caller.node, receive, send)
         elif path == PUSH:
             await send_answer(send, *await asyncio.to_thread(self._push, await _body(receive)))
-        elif path in (ENTER, LEAVE, BEAT):
-            answer = self._entrance.answer(path, await _body(receive), visitor)
+        elif path in (ACTIVATE, DEACTIVATE, HEARTBEAT):
+            answer = self._activation.answer(path, await _body(receive), caller)
             await send_answer(send, answer.status, answer.body, headers=answer.headers)
         else:
             await self._app(scope, receive, send)
@@ -75,7 +77,7 @@ class Messages:
             # It is taken for disconnected, and has to connect before it gets anything.
             await send_answer(send, 410)
             return
-        most = min(MOST_HELD_SECONDS, HELD_PART * self._entrance.sign_of_life(node))
+        most = min(MOST_HELD_SECONDS, HELD_PART * self._activation.sign_of_life(node))
         waiting = asyncio.ensure_future(self._mailboxes.hold(node, min(most, int(body) / 1000)))
         gone = asyncio.ensure_future(receive())
         try:
@@ -83,7 +85,7 @@ class Messages:
             # A message that is taken for a connection that is gone would be lost.
             if not gone.done():
                 found = await asyncio.to_thread(self._next, node) if self._mailboxes.has_any(node) else b""
-                await send_answer(send, 200, found, headers=(*BYTES, *self._entrance.tell(node)))
+                await send_answer(send, 200, found, headers=(*BYTES, *self._activation.tell(node)))
         finally:
             waiting.cancel()
             gone.cancel()

@@ -43,16 +43,16 @@ from flwr.superlink.servicer.control import control_handlers
 
 from fedrec._internal.host_names import LOOPBACK
 from fedrec.errors import ServiceError
-from fedrec.flower.door import Door
+from fedrec.flower.connection_limits import ConnectionLimits
 from fedrec.flower.downloads import Downloads
-from fedrec.flower.entrance import Entrance
 from fedrec.flower.envelope import set_task_identity
 from fedrec.flower.grid import PrivateGrid
-from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret, Sighting
+from fedrec.flower.guard import SECRET_HEADER, FleetRequest, Guard, OnlyWithSecret
+from fedrec.flower.heartbeat_pace import HeartbeatPace
 from fedrec.flower.listener import Listener
 from fedrec.flower.mailboxes import Mailboxes
 from fedrec.flower.messages import Messages
-from fedrec.flower.pace import Pace
+from fedrec.flower.node_activation import NodeActivation
 from fedrec.flower.runtime import InProcessRuntime
 from fedrec.protocol.tls import Certificates
 
@@ -119,7 +119,7 @@ class SuperLinkHost:
         port: int,
         on_refusal: Callable[[str, str], None] = lambda address, path: None,
         downloads: Downloads = lambda key, path: None,
-        on_seen: Callable[[Sighting], None] = lambda sighting: None,
+        on_seen: Callable[[FleetRequest], None] = lambda request: None,
     ) -> None:
         authority = private.authority.read_bytes()
         config = SuperLinkLifespanConfig(
@@ -151,9 +151,9 @@ class SuperLinkHost:
         if not isinstance(state, InMemoryLinkState):
             raise ServiceError("Flower's state isn't in memory")
         self._state, self._mailboxes = state, Mailboxes()
-        self._pace = Pace()
-        entrance = Entrance(state, self._mailboxes, self._pace)
-        self._messages = Messages(app, state, self._mailboxes, entrance)
+        self._pace = HeartbeatPace()
+        activation = NodeActivation(state, self._mailboxes, self._pace)
+        self._messages = Messages(app, state, self._mailboxes, activation)
         self._secret = secrets.token_hex(32)
         self._private = Listener(
             OnlyWithSecret(app, secret=self._secret),
@@ -163,13 +163,13 @@ class SuperLinkHost:
             lifespan=True,
         )
         self._admitted: dict[bytes, int] = {}
-        door = Door()
+        connections = ConnectionLimits()
         self._public = Listener(
             Guard(
                 self._messages,
                 admitted=self._admitted.get,
                 on_refusal=on_refusal,
-                door=door,
+                connections=connections,
                 downloads=downloads,
                 on_seen=on_seen,
             ),
@@ -177,7 +177,7 @@ class SuperLinkHost:
             port=port,
             certificates=certificates,
             lifespan=False,
-            door=door,
+            connections=connections,
             on_lateness=self._pace.note_lateness,
         )
         self._authority = authority

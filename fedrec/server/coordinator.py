@@ -1,4 +1,4 @@
-"""Run the rounds of a training: train, fix the survivor set, unmask, update (DESIGN section 2).
+"""Run the rounds of a training: train, fix the survivor set, unmask, update.
 
 A round number is reserved before it is used, and never run twice.
 """

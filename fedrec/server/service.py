@@ -17,7 +17,7 @@ from fedrec._internal.host_names import LOOPBACK
 from fedrec._internal.text import listed, one_line
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import FedrecError, TrainingError
-from fedrec.flower.guard import Sighting
+from fedrec.flower.guard import FleetRequest
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.observability.named_nodes import named_nodes
@@ -109,10 +109,10 @@ class Service:
         self._deduplicated.write(f"refused {address}", f"refused {path} from {address}")
         self.observer.turned_away(address, path)
 
-    def _saw(self, sighting: Sighting) -> None:
-        name = self._names.get(sighting.key)
+    def _saw(self, request: FleetRequest) -> None:
+        name = self._names.get(request.key)
         if name is not None:
-            self._presence.seen(name, leaves=sighting.leaves, round_trip=sighting.round_trip)
+            self._presence.seen(name, leaves=request.leaves, round_trip=request.round_trip)
 
     def run(self) -> None:
         """Serve; raise ``ServiceError`` if the port is taken."""

@@ -73,7 +73,7 @@ RoundCallback = Callable[[RoundOutcome], object]
 
 
 @dataclass(frozen=True)
-class Pace:
+class SessionSettings:
     """How long a session waits, and when it stops; see :class:`Coordinator` and :class:`Campaign`."""
 
     timeout: float = 3600.0
@@ -95,7 +95,7 @@ class Session:
         model: the network, at the initial weights.
         evaluation: what the accuracy of each round is measured on, if anything.
         callbacks: called after every round, in this order.
-        pace: how long it waits.
+        settings: how long it waits, and when it stops.
         weights: the global model; by default one with the plan's optimizer, at the initial weights of
             ``model``.
 
@@ -110,7 +110,7 @@ class Session:
     model: nn.Module
     evaluation: EvaluationData | None = None
     callbacks: Sequence[RoundCallback] = ()
-    pace: Pace = Pace()
+    settings: SessionSettings = SessionSettings()
     weights: Weights | None = None
     plan: TrainingPlan = field(init=False)
     derived: Derived = field(init=False)
@@ -158,14 +158,14 @@ class Session:
         make = (
             partial(
                 Coordinator,
-                most_lost=self.pace.most_lost,
-                asks_again=self.pace.asks_again,
-                before_round=self.pace.before_round,
+                most_lost=self.settings.most_lost,
+                asks_again=self.settings.asks_again,
+                before_round=self.settings.before_round,
                 figures_model=lambda: self._final,
                 earlier=earlier_conduct(self.home.trainings, before=self.training),
             )
             if self.plan.upload_window is None
-            else partial(Campaign, training=self.training.folder, pause=self._pause, tell=self.pace.tell)
+            else partial(Campaign, training=self.training.folder, pause=self._pause, tell=self.settings.tell)
         )
         return make(
             grid=grid,
@@ -175,8 +175,8 @@ class Session:
             receipts=receipts,
             signer=signer,
             on_round=self._after_round,
-            timeout=self.pace.timeout,
-            grace=self.pace.grace,
+            timeout=self.settings.timeout,
+            grace=self.settings.grace,
             refusals=self.refusals,
             roster_update=self.home.update,
         )
@@ -196,7 +196,7 @@ class Session:
     def _pause(self) -> None:
         """Wait between two looks of a campaign, which may be days before its round is over."""
         self.training.keep_refusals(self.refusals)
-        self.pace.pause()
+        self.settings.pause()
 
     def _after_round(self, record: RoundRecord) -> bool:
         """Record a round and call the callbacks; return whether one of them ends the training."""

@@ -20,7 +20,7 @@ from fedrec.server.receipts import rounds_with_receipt
 from fedrec.server.report.deployment_report import deployed_report
 from fedrec.server.report.report_json import TrainingResult
 from fedrec.server.server_home import ServerHome
-from fedrec.server.session import Pace, RoundOutcome, Session
+from fedrec.server.session import RoundOutcome, Session, SessionSettings
 from fedrec.server.stragglers import GracePeriod
 from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Training
@@ -101,7 +101,7 @@ class TrainingRun:
             model=model,
             evaluation=_evaluation(self.training, task),
             callbacks=(self._log_round,),
-            pace=Pace(
+            settings=SessionSettings(
                 timeout=self.timeout,
                 grace=GracePeriod(multiple=self.patience),
                 most_lost=self.most_lost,

@@ -20,7 +20,7 @@ from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, Trainin
 from fedrec.observability.progress import Stage, Tell
 from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
 from fedrec.server.round_records import RoundLine
-from fedrec.server.session import Pace, RoundCallback, RoundOutcome, Session
+from fedrec.server.session import RoundCallback, RoundOutcome, Session, SessionSettings
 from fedrec.simulations.engines import ENGINES
 from fedrec.simulations.forecast import announce
 from fedrec.simulations.injected_faults import Dropouts
@@ -338,7 +338,7 @@ def _train(
                 observers.tell(Stage("merchants joining", cohort, cohort))
                 observers.tell(Stage("training", 0, rounds))
 
-        session.pace = Pace(before_round=note_joined)
+        session.settings = SessionSettings(before_round=note_joined)
 
         def note_deaths() -> None:
             progress.worker_deaths = grid.worker_deaths

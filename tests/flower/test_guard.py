@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.date import now
 
-from fedrec.flower import door as doors
+from fedrec.flower import connection_limits as limits
 from fedrec.flower import guard
-from fedrec.flower.buckets import Buckets
-from fedrec.flower.door import Door
+from fedrec.flower.connection_limits import ConnectionLimits
 from fedrec.flower.framing import PULL, PUSH, framed, unframed
 from fedrec.flower.guard import MAX_OTHER_BYTES, MAX_PUSH_BYTES, MAX_REQUEST_BYTES, OBJECT, Guard
 from fedrec.flower.listener import Listener
+from fedrec.flower.token_buckets import TokenBuckets
 from fedrec.protocol.tls import Certificates
 from tests.support.callers import CLIENT, KEY, NODE, Call, Headers, admitted, pushed, signed_headers
 from tests.support.daemons import public_pem
@@ -48,9 +48,11 @@ class Behind:
         await send({"type": "http.response.body", "body": b"ok"})
 
 
-def guarded(app: Any, told: list[str] | None = None, door: Door | None = None) -> Guard:
+def guarded(app: Any, told: list[str] | None = None, connections: ConnectionLimits | None = None) -> Guard:
     kept = [] if told is None else told
-    return Guard(app, admitted=admitted, on_refusal=lambda address, path: kept.append(path), door=door)
+    return Guard(
+        app, admitted=admitted, on_refusal=lambda address, path: kept.append(path), connections=connections
+    )
 
 
 def others_key() -> Headers:
@@ -233,7 +235,7 @@ class Clock:
 
 
 class Peer:
-    """A connection as the door knows it: a real socket, whose other end tells when it was shut."""
+    """A connection as the limits know it: a real socket, whose other end tells when it was shut."""
 
     def __init__(self) -> None:
         self.near, self.far = socket.socketpair()
@@ -268,7 +270,7 @@ def peer() -> Iterator[Callable[[], Peer]]:
 
 def test_tokens_come_back_with_time() -> None:
     clock = Clock()
-    buckets = Buckets((3, 2), now=clock)
+    buckets = TokenBuckets((3, 2), now=clock)
     assert [buckets.take("a") for _ in range(4)] == [True, True, True, False]
     assert buckets.take("b")
     clock.now += 1.0
@@ -280,74 +282,76 @@ def test_tokens_come_back_with_time() -> None:
 def test_a_client_without_a_key_loses_its_own_oldest_connections(
     monkeypatch: pytest.MonkeyPatch, peer: Callable[[], Peer]
 ) -> None:
-    monkeypatch.setattr(doors, "MAX_STRANGERS_PER_ADDRESS", 3)
-    monkeypatch.setattr(doors, "MAX_STRANGERS", 5)
+    monkeypatch.setattr(limits, "MAX_STRANGERS_PER_ADDRESS", 3)
+    monkeypatch.setattr(limits, "MAX_STRANGERS", 5)
     clock = Clock()
-    door = Door(now=clock)
+    connections = ConnectionLimits(now=clock)
     merchant, other = peer(), peer()
-    assert door.arrive(merchant.near, ("10.0.0.1", 1)) and door.recognise(("10.0.0.1", 1), b"key")
-    assert door.arrive(other.near, ("10.0.0.2", 1))
+    assert connections.arrive(merchant.near, ("10.0.0.1", 1)) and connections.recognise(
+        ("10.0.0.1", 1), b"key"
+    )
+    assert connections.arrive(other.near, ("10.0.0.2", 1))
     strangers = [peer() for _ in range(6)]
     for port, one in enumerate(strangers, start=2):
         clock.now += 0.1
-        assert door.arrive(one.near, ("10.0.0.1", port))
+        assert connections.arrive(one.near, ("10.0.0.1", port))
     assert [one.is_shut for one in strangers] == [True] * 3 + [False] * 3
     assert not merchant.is_shut and not other.is_shut
     # From many addresses: whoever has most gives way.
     more = [peer() for _ in range(2)]
     for number, one in enumerate(more):
-        assert door.arrive(one.near, (f"10.0.1.{number}", 1))
+        assert connections.arrive(one.near, (f"10.0.1.{number}", 1))
     shut = [one.is_shut for one in (*strangers[3:], other, *more)]
     assert shut == [True] + [False] * 5
 
 
 def test_idle_connections_are_closed(peer: Callable[[], Peer]) -> None:
     clock = Clock()
-    door = Door(now=clock)
+    connections = ConnectionLimits(now=clock)
     stranger, merchant, busy = (peer() for _ in range(3))
     for port, one in enumerate((stranger, merchant, busy)):
-        door.arrive(one.near, ("10.0.0.1", port))
+        connections.arrive(one.near, ("10.0.0.1", port))
     for port in (1, 2):
-        door.recognise(("10.0.0.1", port), b"key")
-        door.begin(("10.0.0.1", port))
-    door.end(("10.0.0.1", 1))
-    clock.now += doors.STRANGER_SECONDS + 0.1
-    door.sweep()
+        connections.recognise(("10.0.0.1", port), b"key")
+        connections.begin(("10.0.0.1", port))
+    connections.end(("10.0.0.1", 1))
+    clock.now += limits.STRANGER_SECONDS + 0.1
+    connections.sweep()
     assert [one.is_shut for one in (stranger, merchant, busy)] == [True, False, False]
-    clock.now += doors.QUIET_SECONDS
-    door.sweep()
+    clock.now += limits.QUIET_SECONDS
+    connections.sweep()
     assert [one.is_shut for one in (merchant, busy)] == [True, False]
     for one in (stranger, merchant, busy):
         one.near.close()
-    door.sweep()
-    assert door._open == {}
+    connections.sweep()
+    assert connections._open == {}
 
 
 def test_new_connections_have_a_rate_and_each_key_a_number(
     monkeypatch: pytest.MonkeyPatch, peer: Callable[[], Peer]
 ) -> None:
-    monkeypatch.setattr(doors, "PER_ADDRESS", (5.0, 1.0))
-    monkeypatch.setattr(doors, "PER_KEY", (3.0, 1.0))
-    monkeypatch.setattr(doors, "MAX_CONNECTIONS_PER_KEY", 2)
+    monkeypatch.setattr(limits, "PER_ADDRESS", (5.0, 1.0))
+    monkeypatch.setattr(limits, "PER_KEY", (3.0, 1.0))
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS_PER_KEY", 2)
     clock = Clock()
-    door = Door(now=clock)
+    connections = ConnectionLimits(now=clock)
     peers = [peer() for _ in range(6)]
-    taken = [door.arrive(one.near, ("10.0.0.1", port)) for port, one in enumerate(peers)]
+    taken = [connections.arrive(one.near, ("10.0.0.1", port)) for port, one in enumerate(peers)]
     assert taken == [True] * 5 + [False]
     assert peers[5].is_shut
-    assert [door.recognise(("10.0.0.1", port), b"key") for port in range(4)] == [True] * 3 + [False]
+    assert [connections.recognise(("10.0.0.1", port), b"key") for port in range(4)] == [True] * 3 + [False]
     assert [one.is_shut for one in peers[:3]] == [True, False, False]
-    assert door.recognise(("10.0.0.1", 1), b"key")  # as often as it likes over one connection
+    assert connections.recognise(("10.0.0.1", 1), b"key")  # as often as it likes over one connection
 
 
 def test_a_key_that_opens_too_many_connections_is_told_so(
     monkeypatch: pytest.MonkeyPatch, peer: Callable[[], Peer]
 ) -> None:
-    monkeypatch.setattr(doors, "PER_KEY", (1.0, 0.0))
-    door = Door()
-    door.arrive(peer().near, CLIENT)
-    door.arrive(peer().near, (CLIENT[0], 5))
-    app = guarded(Behind(), door=door)
+    monkeypatch.setattr(limits, "PER_KEY", (1.0, 0.0))
+    connections = ConnectionLimits()
+    connections.arrive(peer().near, CLIENT)
+    connections.arrive(peer().near, (CLIENT[0], 5))
+    app = guarded(Behind(), connections=connections)
     assert Call().to(app) == 200
     second = Call()
     asyncio.run(app(second.scope(PULL, (CLIENT[0], 5)), second.receive, second.send))
@@ -359,14 +363,14 @@ def test_a_key_that_opens_too_many_connections_is_told_so(
 
 @pytest.fixture
 def listener(certificates: Certificates) -> Iterator[Listener]:
-    door = Door()
+    connections = ConnectionLimits()
     made = Listener(
-        guarded(Behind(), door=door),
+        guarded(Behind(), connections=connections),
         host="127.0.0.1",
         port=0,
         certificates=certificates,
         lifespan=False,
-        door=door,
+        connections=connections,
     )
     made.start()
     yield made
@@ -399,7 +403,7 @@ def test_clients_without_a_key_hold_no_memory_and_delay_nobody(
     listener: Listener, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the report: 33 bodies that stand open; beside them headers and handshakes that don't end."""
-    monkeypatch.setattr(doors, "STRANGER_SECONDS", 1000.0)
+    monkeypatch.setattr(limits, "STRANGER_SECONDS", 1000.0)
     address, context = ("127.0.0.1", listener.port), context_of(certificates)
     strangers: list[ssl.SSLSocket] = []
     raw = [socket.create_connection(address) for _ in range(20)]  # these never shake hands
@@ -415,7 +419,7 @@ def test_clients_without_a_key_hold_no_memory_and_delay_nobody(
             assert client.post(PULL, content=b"x", headers=headers).status_code == 200
     # They were answered while those whose headers don't end were there still; the others are refused at once.
     assert not any(is_ended(one, seconds=0.001) for one in strangers[33:])
-    monkeypatch.setattr(doors, "STRANGER_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "STRANGER_SECONDS", 0.0)
     assert all(is_ended(one, seconds=30) for one in strangers)
     for half in raw:
         half.settimeout(30)

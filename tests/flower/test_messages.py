@@ -14,10 +14,10 @@ from flwr.app import Message
 
 from fedrec.flower import set_task_identity
 from fedrec.flower.connection_errors import HEARTBEAT_SECONDS
-from fedrec.flower.entrance import Visitor
 from fedrec.flower.fleet import FleetLink
 from fedrec.flower.framing import MOST_HELD_SECONDS, MOST_TOGETHER, PULL
-from fedrec.flower.messages import VISITOR
+from fedrec.flower.messages import CALLER
+from fedrec.flower.node_activation import FleetCaller
 from fedrec.protocol.messages import CloseRequest, TrainReply
 from fedrec.protocol.tls import Certificates
 from fedrec.protocol.transport import pack, unpack
@@ -119,7 +119,7 @@ def test_a_message_is_not_lost_to_a_connection_that_is_gone(
         answered.append(event)
 
     send(server, link.node_id)
-    scope = {"type": "http", "path": PULL, VISITOR: Visitor(key=b"", node=link.node_id, is_alone=False)}
+    scope = {"type": "http", "path": PULL, CALLER: FleetCaller(key=b"", node=link.node_id, is_alone=False)}
     asyncio.run(server.host._messages(scope, receive, answer))
     assert answered == []
     assert link.receive() is not None

@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 from fedrec.cli.app import app
 from fedrec.cli.server_status import status_lines
 from fedrec.flower import NODE_GONE, error_reply
-from fedrec.flower.door import Door
-from fedrec.flower.entrance import LEAVE
-from fedrec.flower.guard import Guard, Sighting
+from fedrec.flower.connection_limits import ConnectionLimits
+from fedrec.flower.guard import FleetRequest, Guard
+from fedrec.flower.node_activation import DEACTIVATE
 from fedrec.protocol.bundle_offer import MODELS
 from fedrec.protocol.messages import CloseRequest, JoinReply
 from fedrec.protocol.transport import pack
@@ -102,24 +102,24 @@ def test_when_a_merchant_was_last_seen_outlives_the_servers_process() -> None:
 
 
 def test_the_guard_tells_of_admitted_requests_to_fleet_alone() -> None:
-    seen: list[Sighting] = []
+    seen: list[FleetRequest] = []
 
     async def nothing(scope: object, receive: object, send: object) -> None:
         pass
 
     guard = Guard(nothing, admitted=admitted, on_refusal=lambda *told: None, on_seen=seen.append)
     Call().to(guard)
-    Call().to(guard, LEAVE)
+    Call().to(guard, DEACTIVATE)
     Call(headers=()).to(guard)
     Call().to(guard, "/health")
     Call().to(guard, "/v1/control/list-runs")
     Call().to(guard, f"{MODELS}0001/manifest")
-    assert seen == [Sighting(public_pem(KEY), False, None), Sighting(public_pem(KEY), True, None)]
+    assert seen == [FleetRequest(public_pem(KEY), False, None), FleetRequest(public_pem(KEY), True, None)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how long a packet takes")
 def test_the_door_reads_a_connections_round_trip_from_the_system() -> None:
-    door = Door()
+    connections = ConnectionLimits()
     listening = socket.create_server(("127.0.0.1", 0))
     with listening, socket.create_connection(listening.getsockname()) as client:
         connection, address = listening.accept()
@@ -128,12 +128,12 @@ def test_the_door_reads_a_connections_round_trip_from_the_system() -> None:
             connection.recv(1)
             connection.sendall(b"y")
             client.recv(1)
-            assert door.round_trip(address) is None
-            assert door.arrive(connection, address)
-            found = door.round_trip(address)
+            assert connections.round_trip(address) is None
+            assert connections.arrive(connection, address)
+            found = connections.round_trip(address)
             # Over loopback: more than nothing, and far less than a value that is read at the wrong place.
             assert found is not None and 0 < found < 1
-        assert door.round_trip(address) is None
+        assert connections.round_trip(address) is None
 
 
 def test_replies_are_waited_for_by_name_until_each_has_come() -> None:

@@ -16,11 +16,11 @@ from google.protobuf.message import Message as ProtobufMessage
 from fedrec.errors import NotAdmittedError, ServerBusyError
 from fedrec.flower.admission import signed_headers
 from fedrec.flower.connection_errors import HEARTBEAT_SECONDS, MOST_RETRY_SECONDS, explained
-from fedrec.flower.entrance import BEAT, ENTER, LEAVE
 from fedrec.flower.fleet import FleetLink
 from fedrec.flower.framing import PULL
+from fedrec.flower.heartbeat_pace import MOST_HEARTBEAT_SECONDS, PACE_HEADER, HeartbeatPace
 from fedrec.flower.http_client import http_client
-from fedrec.flower.pace import MOST_HEARTBEAT_SECONDS, PACE_HEADER, Pace
+from fedrec.flower.node_activation import ACTIVATE, DEACTIVATE, HEARTBEAT
 from fedrec.protocol.tls import Certificates
 from tests.support.daemons import Server, eventually, public_pem, serving
 
@@ -96,7 +96,11 @@ def test_nobody_connects_or_leaves_in_the_name_of_another_key(
         enters = ActivateNodeRequest(public_key=public_pem(victim), heartbeat_interval=HEARTBEAT_SECONDS)
         leaves = DeactivateNodeRequest(node_id=node)
         beats = SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT_SECONDS)
-        requests: list[tuple[str, ProtobufMessage]] = [(ENTER, enters), (LEAVE, leaves), (BEAT, beats)]
+        requests: list[tuple[str, ProtobufMessage]] = [
+            (ACTIVATE, enters),
+            (DEACTIVATE, leaves),
+            (HEARTBEAT, beats),
+        ]
         for path, request in requests:
             for headers in (own, forged, {}):
                 content = request.SerializeToString()
@@ -114,7 +118,7 @@ def test_who_left_has_to_connect_before_it_gets_anything(server: Server, certifi
 
 
 def test_signs_of_life_are_as_far_apart_as_the_load_asks() -> None:
-    pace = Pace()
+    pace = HeartbeatPace()
     assert pace.tell(1) == pace.told(1) == pace.slowest() == HEARTBEAT_SECONDS
     told = [pace.tell(node) for node in range(2000)]
     assert told[100] == HEARTBEAT_SECONDS and told == sorted(told) and told[-1] == MOST_HEARTBEAT_SECONDS
@@ -131,7 +135,7 @@ def test_signs_of_life_are_as_far_apart_as_the_load_asks() -> None:
 
 def test_a_busy_server_gives_each_merchant_a_time_of_its_own_to_come_again() -> None:
     clock = Clock()
-    pace = Pace(now=clock)
+    pace = HeartbeatPace(now=clock)
     assert not any(pace.seconds_until_entry() for _ in range(1000))
     pace.note_lateness(2.0)
     waits = [pace.seconds_until_entry() for _ in range(120)]

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedrec.flower.buckets import Buckets
+from fedrec.flower.token_buckets import TokenBuckets
 
 MAX_STRANGERS = 512
 """Most connections that have presented no admitted key."""
@@ -51,7 +51,7 @@ class _Connection:
 
 
 @dataclass
-class Door:
+class ConnectionLimits:
     """Count connections and close those that exceed a limit; for the thread of one event loop."""
 
     now: Callable[[], float] = time.monotonic
@@ -59,8 +59,8 @@ class Door:
     _of_key: dict[bytes, list[_Connection]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._addresses = Buckets(PER_ADDRESS, now=self.now)
-        self._keys = Buckets(PER_KEY, now=self.now)
+        self._addresses = TokenBuckets(PER_ADDRESS, now=self.now)
+        self._keys = TokenBuckets(PER_KEY, now=self.now)
 
     def arrive(self, connection: socket.socket, client: Client) -> bool:
         """Register a new connection.
@@ -185,25 +185,27 @@ class Door:
 
 
 class GuardedSocket(socket.socket):
-    """A listening socket that registers each new connection with a :class:`Door`."""
+    """A listening socket that registers each new connection with a :class:`ConnectionLimits`."""
 
-    door: Door | None = None
+    connections: ConnectionLimits | None = None
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection; one that is closed at once counts as aborted, which event loops can handle."""
         connection, address = super().accept()
-        if self.door is not None and not self.door.arrive(connection, (str(address[0]), int(address[1]))):
+        if self.connections is not None and not self.connections.arrive(
+            connection, (str(address[0]), int(address[1]))
+        ):
             raise ConnectionAbortedError
         return connection, address
 
 
-def listen(host: str, port: int, door: Door | None) -> socket.socket:
+def listen(host: str, port: int, connections: ConnectionLimits | None) -> socket.socket:
     """Bind a TCP socket.
 
     Args:
         host: address or name.
         port: port; 0 for any free one.
-        door: counts the connections, None for no limits.
+        connections: counts the connections, None for no limits.
 
     Returns:
         The bound socket.
@@ -215,7 +217,7 @@ def listen(host: str, port: int, door: Door | None) -> socket.socket:
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     made = GuardedSocket(family, kind, protocol)
-    made.door = door
+    made.connections = connections
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 _MOST_BUCKETS = 4096
 
 
-class Buckets:
+class TokenBuckets:
     """Token buckets by name, each with a burst and a rate per second; the least recently used are dropped."""
 
     def __init__(self, limit: tuple[float, float], *, now: Callable[[], float]) -> None:

@@ -21,10 +21,10 @@ from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkStat
 from flwr.supercore.error import ApiErrorCode
 from google.protobuf.message import DecodeError
 
+from fedrec.flower.heartbeat_pace import PACE_HEADER, HeartbeatPace
 from fedrec.flower.mailboxes import Mailboxes
-from fedrec.flower.pace import PACE_HEADER, Pace
 
-ENTER, LEAVE, BEAT = (
+ACTIVATE, DEACTIVATE, HEARTBEAT = (
     "/v1/fleet/activate-node",
     "/v1/fleet/deactivate-node",
     "/v1/fleet/send-node-heartbeat",
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Visitor:
+class FleetCaller:
     """Who sends a request, as the guard found by its signature.
 
     Attributes:
@@ -61,7 +61,7 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/protobuf"),)
 
 
-class Entrance:
+class NodeActivation:
     """Lets merchants in, and keeps which are connected.
 
     A merchant whose last connection was cut comes in again at once: it has proved its key, and none of its
@@ -74,33 +74,33 @@ class Entrance:
         pace: decides when merchants give signs of life, and when they may come in.
     """
 
-    def __init__(self, state: InMemoryLinkState, mailboxes: Mailboxes, pace: Pace) -> None:
+    def __init__(self, state: InMemoryLinkState, mailboxes: Mailboxes, pace: HeartbeatPace) -> None:
         self._state, self._mailboxes, self._pace = state, mailboxes, pace
 
-    def answer(self, path: str, body: bytes, visitor: Visitor) -> Answer:
+    def answer(self, path: str, body: bytes, caller: FleetCaller) -> Answer:
         """Answer a request.
 
         Args:
-            path: one of ``ENTER``, ``LEAVE`` and ``BEAT``.
+            path: one of ``ACTIVATE``, ``DEACTIVATE`` and ``HEARTBEAT``.
             body: its body, from an untrusted party.
-            visitor: who sends it.
+            caller: who sends it.
 
         Returns:
             The answer: 401 for a request in another's name, 412 while the key's last connection is held, 503
             with the time to come again while the server is too busy.
         """
         try:
-            if path == ENTER:
+            if path == ACTIVATE:
                 enters = ActivateNodeRequest()
                 enters.ParseFromString(body)
-                return self._enter(enters, visitor)
-            if path == LEAVE:
+                return self._enter(enters, caller)
+            if path == DEACTIVATE:
                 leaves = DeactivateNodeRequest()
                 leaves.ParseFromString(body)
-                return self._leave(leaves, visitor)
+                return self._leave(leaves, caller)
             beats = SendNodeHeartbeatRequest()
             beats.ParseFromString(body)
-            return self._beat(beats, visitor)
+            return self._beat(beats, caller)
         except DecodeError:
             return Answer(400)
 
@@ -119,15 +119,15 @@ class Entrance:
         self._state.acknowledge_node_heartbeat(node, seconds)
         return ((PACE_HEADER.encode("ascii"), b"%.1f" % seconds),)
 
-    def _enter(self, request: ActivateNodeRequest, visitor: Visitor) -> Answer:
-        node = visitor.node
-        if request.public_key != visitor.key:
+    def _enter(self, request: ActivateNodeRequest, caller: FleetCaller) -> Answer:
+        node = caller.node
+        if request.public_key != caller.key:
             return Answer(401)
         busy = self._pace.seconds_until_entry()
         if busy:
             return Answer(503, headers=((b"retry-after", b"%d" % busy),))
         if not self._state.activate_node(node, self._pace.told(node)):
-            if not visitor.is_alone:
+            if not caller.is_alone:
                 return Answer(412, json.dumps(_HELD).encode("ascii"))
             self._state.deactivate_node(node)
             if not self._state.activate_node(node, self._pace.told(node)):
@@ -136,16 +136,16 @@ class Entrance:
         self._mailboxes.enter(node)
         return self._said(ActivateNodeResponse(node_id=node).SerializeToString(), node)
 
-    def _leave(self, request: DeactivateNodeRequest, visitor: Visitor) -> Answer:
-        if request.node_id != visitor.node:
+    def _leave(self, request: DeactivateNodeRequest, caller: FleetCaller) -> Answer:
+        if request.node_id != caller.node:
             return Answer(401)
-        self._pace.forget(visitor.node)
-        self._state.deactivate_node(visitor.node)
-        self._mailboxes.leave(visitor.node)
+        self._pace.forget(caller.node)
+        self._state.deactivate_node(caller.node)
+        self._mailboxes.leave(caller.node)
         return Answer(200, DeactivateNodeResponse().SerializeToString())
 
-    def _beat(self, request: SendNodeHeartbeatRequest, visitor: Visitor) -> Answer:
-        node = visitor.node
+    def _beat(self, request: SendNodeHeartbeatRequest, caller: FleetCaller) -> Answer:
+        node = caller.node
         if request.node.node_id != node:
             return Answer(401)
         here = not self._mailboxes.has_left(node)

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from fedrec.flower.buckets import Buckets
 from fedrec.flower.connection_errors import HEARTBEAT_SECONDS
+from fedrec.flower.token_buckets import TokenBuckets
 
 MOST_HEARTBEAT_SECONDS: Final = 50.0
 """Longest interval. Many proxies close a connection on which nothing was sent for a minute."""
@@ -27,7 +27,7 @@ _ENTRIES_WHEN_LATE: Final = (20.0, 10.0)
 _DECAY: Final = 0.95
 
 
-class Pace:
+class HeartbeatPace:
     """The interval between two signs of life of each merchant that is connected.
 
     It grows with their number and with how late the server's event loop is. Each merchant counts as connected
@@ -41,7 +41,7 @@ class Pace:
         self._now = now
         self._told: dict[int, float] = {}
         self._late = 0.0
-        self._entries = Buckets(_ENTRIES_WHEN_LATE, now=now)
+        self._entries = TokenBuckets(_ENTRIES_WHEN_LATE, now=now)
         self._next_entry = 0.0
         self._slowest, self._slowest_until = HEARTBEAT_SECONDS, 0.0
 
