@@ -21,7 +21,8 @@ merchant it runs these checks:
 - ``epsilon_checks.py``, every epsilon, recomputed from the charges (sampling rate, noise multiplier, steps,
   beta, delta) to 0.1%: of each training by PLD, with RDP at real orders as a cross-check (``epsilons.py``),
   and of the lifetime, before and after each charge, by the lifetime filter (``lifetime_filter.py``).
-- ``report_checks.py``, the summary and the attached report: their numbers follow from the charges.
+- ``summary_checks.py`` and ``report_checks.py``, the summary and the attached report: their numbers follow
+  from the charges.
 
 Missing parts are reported and give a verdict of their own: the record holds as far as it could be checked.
 Nothing can show that a merchant ran what it recorded, or what its photos were. A bundle is only as

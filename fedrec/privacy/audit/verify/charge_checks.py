@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from .encoding import EXACT, close
-from .epsilons import History
+from .epsilons import Steps
 from .ledger import charges_of, is_of_figures
 from .modes import MODES
 from .noise_shares import LEAST_SHARE, SMOOTHING, charged_own, check_levels, own_multiplier
@@ -18,6 +18,13 @@ from .sensitivities import plan_sensitivity, sensitivity
 from .trust import check_trust, counts_sum
 
 LARGEST_DELTA = 0.01
+_SAME = {
+    "sample_rate": "sample_rate", "clip": "clip", "clipping": "clipping", "delta": "delta",
+    "mode": "mode", "unit": "unit", "model": "model", "run": "nonce", "dimension": "dimension",
+    "min_contributors": "min_contributors", "colluders": "colluders", "steps": "local_steps",
+    "rounds": "rounds",
+}  # fmt: skip
+"""Fields of a charge, and those of its plan that they must equal."""
 
 
 def check_plan(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterator[Problem]:
@@ -74,7 +81,7 @@ def figures_multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:
     )
 
 
-def plan_steps(plan: Mapping[str, Any]) -> History:
+def plan_steps(plan: Mapping[str, Any]) -> Steps:
     """Return all that a merchant is charged for by a plan, in the server's view; site figures come last."""
     steps = plan["rounds"] * plan["local_steps"]
     training = (float(plan["sample_rate"]), multipliers(plan)[0], steps)
@@ -133,65 +140,61 @@ def check_against_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterato
         Each difference.
     """
     without: Counter[str] = Counter()
-    same = {
-        "sample_rate": "sample_rate", "clip": "clip", "clipping": "clipping", "delta": "delta",
-        "mode": "mode", "unit": "unit", "model": "model", "run": "nonce", "dimension": "dimension",
-        "min_contributors": "min_contributors", "colluders": "colluders", "steps": "local_steps",
-        "rounds": "rounds",
-    }  # fmt: skip
     for other in merchant.entries:
         if other["kind"] == "answer":
             yield from _answer_problems(merchant, other, plans)
     for entry in charges_of(merchant.entries):
-        charge, number = entry["charge"], entry["sequence"]
-        plan = plans.get(charge["training_id"])
-        if plan is None:
-            without[charge["training_id"]] += 1
-            continue
-        stated, noise, (guaranteed, own) = plan, plan["noise_multiplier"] or 0.0, multipliers(plan)
-        if is_of_figures(charge):
-            if plan.get("site_figures") is None:
-                yield Problem(number, "it is of site figures, which the plan doesn't ask for")
-                continue
-            noise, (guaranteed, own) = (
-                plan["site_figures"]["noise_multiplier"] or 0.0,
-                figures_multipliers(plan),
-            )
-            own_terms = {
-                "sample_rate": 1.0,
-                "clip": 1.0,
-                "local_steps": 1,
-                "dimension": figures_dimension(plan),
-            }
-            stated = {**plan, **own_terms}
-        for name, planned in same.items():
-            if charge[name] != stated[planned]:
-                yield Problem(number, f"its {name} is {charge[name]}, the plan's is {stated[planned]}")
-        if not close(charge["planned_noise_multiplier"], noise):
-            yield Problem(
-                number, f"its noise multiplier is {charge['planned_noise_multiplier']}, the plan's {noise}"
-            )
-        if not close(charge["guaranteed_noise_multiplier"], guaranteed):
-            yield Problem(
-                number,
-                f"it guarantees a noise multiplier of {charge['guaranteed_noise_multiplier']:.6g}; the plan "
-                f"with scheme {plan['scheme']} gives {guaranteed:.6g}",
-            )
-        if not close(charge["broken_noise_multiplier"], own):
-            yield Problem(
-                number,
-                f"its own share of noise is {charge['broken_noise_multiplier']:.6g}; the plan's noise levels "
-                f"give {own:.6g}",
-            )
-        if charge["round_number"] == 1 and charge["model_hash"] != plan["initial_model_hash"]:
-            yield Problem(number, "the first round's model is not the one that the plan names")
-        keys = {peer["name"]: peer["signing_key"] for peer in plan["roster"]}
-        if keys.get(merchant.name) != merchant.key_of(number):
-            yield Problem(number, "the plan's roster has another key for this merchant")
+        training_id = entry["charge"]["training_id"]
+        if training_id in plans:
+            yield from _charge_problems(merchant, entry, plans[training_id])
+        else:
+            without[training_id] += 1
     if without:
         merchant.gaps.append(
             f"{sum(without.values())} charges of {len(without)} trainings whose plans aren't here"
         )
+
+
+def _charge_problems(
+    merchant: Merchant, entry: Mapping[str, Any], plan: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Check a charge, of a training's round or of its site figures, against the training's plan."""
+    charge, number = entry["charge"], entry["sequence"]
+    stated, noise, (guaranteed, own) = plan, plan["noise_multiplier"] or 0.0, multipliers(plan)
+    if is_of_figures(charge):
+        if plan.get("site_figures") is None:
+            yield Problem(number, "it is of site figures, which the plan doesn't ask for")
+            return
+        noise, (guaranteed, own) = (
+            plan["site_figures"]["noise_multiplier"] or 0.0,
+            figures_multipliers(plan),
+        )
+        own_terms = {"sample_rate": 1.0, "clip": 1.0, "local_steps": 1, "dimension": figures_dimension(plan)}
+        stated = {**plan, **own_terms}
+    for name, planned in _SAME.items():
+        if charge[name] != stated[planned]:
+            yield Problem(number, f"its {name} is {charge[name]}, the plan's is {stated[planned]}")
+    if not close(charge["planned_noise_multiplier"], noise):
+        yield Problem(
+            number, f"its noise multiplier is {charge['planned_noise_multiplier']}, the plan's {noise}"
+        )
+    if not close(charge["guaranteed_noise_multiplier"], guaranteed):
+        yield Problem(
+            number,
+            f"it guarantees a noise multiplier of {charge['guaranteed_noise_multiplier']:.6g}; the plan "
+            f"with scheme {plan['scheme']} gives {guaranteed:.6g}",
+        )
+    if not close(charge["broken_noise_multiplier"], own):
+        yield Problem(
+            number,
+            f"its own share of noise is {charge['broken_noise_multiplier']:.6g}; the plan's noise levels "
+            f"give {own:.6g}",
+        )
+    if charge["round_number"] == 1 and charge["model_hash"] != plan["initial_model_hash"]:
+        yield Problem(number, "the first round's model is not the one that the plan names")
+    keys = {peer["name"]: peer["signing_key"] for peer in plan["roster"]}
+    if keys.get(merchant.name) != merchant.key_of(number):
+        yield Problem(number, "the plan's roster has another key for this merchant")
 
 
 def _answer_problems(

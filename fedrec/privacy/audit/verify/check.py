@@ -28,7 +28,8 @@ from .outcome import (
     unreadable,
 )
 from .policy_checks import check_policies, policies_of
-from .report_checks import check_report, check_summary, largest_training, largest_with_counts
+from .report_checks import check_report
+from .summary_checks import check_summary, largest_training, largest_with_counts
 from .trust import readable_by_server
 
 SCHEMA = "fedrec.audit/5"

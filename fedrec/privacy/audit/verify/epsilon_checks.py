@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .epsilons import CROSS_CHECK, ORDERS, check_epsilon, matches, pld_epsilon, rdp_epsilon, rdp_step
-from .epsilons import History as Steps
+from .epsilons import CROSS_CHECK, ORDERS, Steps, check_epsilon, matches, pld_epsilon, rdp_epsilon, rdp_step
 from .ledger import account, cost, costs_of, is_of_figures
 from .lifetime_filter import TrainingSpend, lifetime_epsilon
 from .outcome import Problem

@@ -16,7 +16,7 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 
 from .outcome import Problem, shown
 
-History = tuple[tuple[float, float, int], ...]
+Steps = tuple[tuple[float, float, int], ...]
 """(sampling rate, noise multiplier, steps) of each kind of step, in the order of their last charge."""
 SAMPLING_RESOLUTION = 2.0**-52
 FLOAT_DELTA = 1e-14
@@ -148,7 +148,7 @@ def _pld_step(rate: float, noise: float, interval: float) -> pld.PrivacyLossDist
     )
 
 
-def _total_steps(history: History) -> int:
+def _total_steps(history: Steps) -> int:
     """Count all steps; raise ``ValueError`` for more than ``MOST_STEPS``."""
     steps = sum(steps for _, _, steps in history)
     if steps > MOST_STEPS:
@@ -156,7 +156,7 @@ def _total_steps(history: History) -> int:
     return steps
 
 
-def _least_interval(history: History, *, copies: int = 1) -> float:
+def _least_interval(history: Steps, *, copies: int = 1) -> float:
     """Return the smallest interval for which the losses of a step, to 12 deviations, fit ``_MOST_POINTS``."""
     noise = min((noise for _, noise, _ in history), default=math.inf) / copies
     return (12.0 / noise + 0.5 / noise**2) / _MOST_POINTS
@@ -168,14 +168,14 @@ def _pld_steps(rate: float, noise: float, steps: int, interval: float) -> pld.Pr
 
 
 @lru_cache(maxsize=32)
-def _pld_kept(history: History, interval: float) -> pld.PrivacyLossDistribution:
+def _pld_kept(history: Steps, interval: float) -> pld.PrivacyLossDistribution:
     """Compose a history; cached, since later charges are composed with it."""
     last = _pld_steps(*history[-1], interval)
     return last if len(history) == 1 else _pld_kept(history[:-1], interval).compose(last)
 
 
 @lru_cache(maxsize=65536)
-def pld_epsilon(history: History, delta: float, rough: float) -> float:
+def pld_epsilon(history: Steps, delta: float, rough: float) -> float:
     """Compute the epsilon of a history by PLD, at most 0.03% above the exact one.
 
     Args:
@@ -242,7 +242,7 @@ def check_epsilon(
         yield Problem(entry, reason)
 
 
-def checked_pld_epsilon(history: History, delta: float) -> float:
+def checked_pld_epsilon(history: Steps, delta: float) -> float:
     """Compute the epsilon of a history by PLD, and check it against RDP.
 
     Args:
@@ -266,7 +266,7 @@ def checked_pld_epsilon(history: History, delta: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def pld_epsilon_of_copies(history: History, delta: float, *, copies: int) -> float:
+def pld_epsilon_of_copies(history: Steps, delta: float, *, copies: int) -> float:
     """Compute epsilon by PLD for several copies of a record, each sampled independently.
 
     A step adds the copies that were sampled: a mixture of Gaussians over Binomial(copies, rate)
