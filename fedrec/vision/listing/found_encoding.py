@@ -17,6 +17,7 @@ from fedrec.vision.folders import Layout
 from fedrec.vision.listing.folder_names import as_utf8, decoded, shown_encoding
 from fedrec.vision.listing.folder_tree import read_tree
 from fedrec.vision.listing.legacy_text import SHOWN_AS, decode_all, raw_name
+from fedrec.vision.listing.letter_statistics import further_encoding
 from fedrec.vision.listing.photo_listing import found_class_folders
 from fedrec.vision.listing.photo_places import PhotoPlace, is_place
 from fedrec.vision.listing.photo_table import is_table, table_texts
@@ -110,7 +111,8 @@ def _found(raws: set[bytes]) -> str | None:
     """Return the encoding of most names; None if there is none that fits."""
     known = list(SHOWN_AS)
     found = Counter(name for name in decode_all(raws).encodings.values() if name != "latin-1")
-    return max(found, key=lambda name: (found[name], -known.index(name)), default=None)
+    guess = max(found, key=lambda name: (found[name], -known.index(name)), default=None)
+    return further_encoding(raws, guess=guess)
 
 
 def _raw_names(path: Path) -> set[bytes]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from fedrec.errors import ConfigError
 from fedrec.vision.listing.korean_or_chinese import is_korean
+from fedrec.vision.listing.letter_statistics import FURTHER
 from fedrec.vision.listing.russian_or_others import is_chinese, is_koi8
 
 SHOWN_AS: Final = {
@@ -26,6 +27,7 @@ SHOWN_AS: Final = {
     "cp1251": "CP1251 (Cyrillic)",
     "cp866": "CP866 (Cyrillic DOS)",
     "koi8_r": "KOI8-R (Cyrillic)",
+    **FURTHER,
     "latin-1": "Latin-1, for want of a better guess",
 }
 """Encodings that are tried, in this order where two fit equally well, with their names for people."""
