@@ -7,25 +7,35 @@ doesn't count as a line; the next line overwrites it.
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 OPEN_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """For ``os.open`` on every system: not for child processes, and without Windows' change of line ends."""
 _BLOCK = 1 << 16
+_LONGEST_NAME: Final = 255
+"""Of a file, in bytes, on the file systems that there are."""
+_UNFINISHED: Final = re.compile(r"\.[0-9a-f]{16}\.tmp$")
+_ABANDONED_SECONDS: Final = 86_400
+"""No write takes as long: what is older is of a process that was killed."""
+_cleared: set[Path] = set()
+"""Folders in which this process has looked for what killed processes left."""
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Add the file name to an ``OSError`` of a write, which has none."""
+def _naming(path: Path, *aliases: Path) -> Iterator[None]:
+    """Add the file name to an ``OSError`` of a write that has none, or names a file that stands for it."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
+        if error.filename is None or error.filename in map(str, aliases):
+            error.filename, error.filename2 = str(path), None
         raise
 
 
@@ -67,18 +77,46 @@ def replacing(
     Raises:
         OSError: the disk fails; the old content is still there.
     """
-    scratch = path.with_name(path.name + ".tmp")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | OPEN_FLAGS, mode)
-    with _naming(path), os.fdopen(handle, "wb") as file:
-        on_event("opened")
-        yield file
-        file.flush()
-        on_event("written")
-        os.fsync(file.fileno())
-    on_event("synced")
-    scratch.replace(path)
+    scratch = _scratch(path)
+    _clear_abandoned(path.parent)
+    with _naming(path, scratch):
+        handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, mode)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                on_event("opened")
+                yield file
+                file.flush()
+                on_event("written")
+                os.fsync(file.fileno())
+            on_event("synced")
+            scratch.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                scratch.unlink()
+            raise
     on_event("replaced")
     sync_folder(path.parent)
+
+
+def _scratch(path: Path) -> Path:
+    """Return a new name beside a file, by which its next content goes until it is whole.
+
+    No two writers have the same, be it in one process or in several.
+    """
+    end = f".{secrets.token_hex(8)}.tmp"
+    return path.with_name(os.fsdecode(os.fsencode(path.name)[: _LONGEST_NAME - len(end)]) + end)
+
+
+def _clear_abandoned(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote have left, at the first write to a folder."""
+    if folder in _cleared:
+        return
+    _cleared.add(folder)
+    with suppress(OSError), os.scandir(folder) as entries:
+        oldest = time.time() - _ABANDONED_SECONDS
+        for entry in entries:
+            if _UNFINISHED.search(entry.name) and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                Path(entry).unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

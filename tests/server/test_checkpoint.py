@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -93,3 +94,37 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         file.write(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file_never_mix_their_bytes(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)
+    with replacing(path) as first:
+        first.write(b"1" * 10)
+        with replacing(path) as second:
+            second.write(b"2" * 1000)
+            second.flush()
+            first.write(b"1" * 10)
+            first.flush()
+        assert path.read_bytes() == b"2" * 1000
+    assert path.read_bytes() == b"1" * 20
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_goes_once_it_is_old(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    names: list[str] = []
+    for folder in (first, second):
+        folder.mkdir()
+    for _ in range(2):
+        write_atomically(
+            first / "file", b"", on_event=lambda event: names.extend({path.name for path in first.iterdir()})
+        )
+    old, young = sorted(set(names) - {"file"})
+    kept = (second / young, second / "mine.tmp", second / f"{young}.txt")
+    for path in (second / old, *kept):
+        path.write_bytes(b"half")
+    for path in (second / old, *kept[1:]):
+        os.utime(path, (0, 0))
+    write_atomically(second / "file", b"whole")
+    assert set(second.iterdir()) == {second / "file", *kept}
