@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedrec._internal.suggestions import did_you_mean
+from fedrec._internal.toml_files import read_toml
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
 from fedrec.protocol import modes
@@ -333,13 +333,7 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig
     """
     values, derived = dict[str, Any](), dict[str, Any]()
     if path is not None:
-        try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"the configuration file {path} can't be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the configuration file {path} is not TOML: {error}") from None
-        values, derived = _tables(tables, path)
+        values, derived = _tables(read_toml(path), path)
     overrides = {name: value for name, value in flags.items() if value is not None}
     for name in _meaningless(overrides, scheme=values.get("secure_aggregation", DEFAULT_SCHEME)):
         values.pop(name, None)
@@ -350,7 +344,7 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> SimulationConfig
     try:
         return SimulationConfig.model_validate(values | overrides)
     except ValidationError as error:
-        raise ConfigError(_first_line(error)) from None
+        raise ConfigError(_first_line(error, path, overrides)) from None
 
 
 def _meaningless(flags: Mapping[str, Any], *, scheme: Any) -> set[str]:
@@ -380,21 +374,21 @@ def _tables(tables: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[st
     asked, derived = tables.get(_ASKED, {}), tables.get(_DERIVED, {})
     if stray or not isinstance(asked, dict):
         what = f"holds '{stray[0]}'" if stray else f"sets '{_ASKED}' to a value"
-        raise ConfigError(
-            f"the configuration file {path} {what}: all options stand below the line [{_ASKED}]"
-        )
+        raise ConfigError(f"{path} {what}: all options stand below the line [{_ASKED}]")
     if not isinstance(derived, dict) or not set(derived) <= set(_FOLLOWS):
         told = f"has a table [{_DERIVED}] that no run wrote: options stand below the line [{_ASKED}]"
-        raise ConfigError(f"the configuration file {path} {told}")
+        raise ConfigError(f"{path} {told}")
     return dict(asked), dict(derived)
 
 
-def _first_line(error: ValidationError) -> str:
+def _first_line(error: ValidationError, path: Path | None, flags: Mapping[str, Any]) -> str:
+    """Describe the first wrong option, and name the file if the option stands there."""
     problem = first_problem(error)
     if not problem.where:
         return problem.text
     name = problem.where[0]
     if problem.kind == "extra_forbidden":
         hint = did_you_mean(name, SimulationConfig.model_fields)
-        return f"the configuration file sets '{name}', which is not an option of fedrec simulate{hint}"
-    return f"--{name.replace('_', '-')} {problem.value!r} {problem.text}"
+        return f"{path or 'the configuration'} sets '{name}', which is not an option of fedrec simulate{hint}"
+    where = "" if path is None or name in flags else f"{path}: "
+    return f"{where}--{name.replace('_', '-')} {problem.value!r} {problem.text}"

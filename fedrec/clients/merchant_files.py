@@ -18,6 +18,7 @@ from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement
 from fedrec.protocol.roster_statements import SignedRotation
+from fedrec.protocol.schema import PartyName
 from fedrec.vision.folders import Layout
 from fedrec.vision.listing.legacy_text import checked_encoding
 from fedrec.vision.listing.photo_places import PhotoPlace
@@ -30,6 +31,12 @@ def _known_encoding(name: str | None) -> str | None:
         raise ValueError(str(error)) from None
 
 
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("must be a whole path, from the root on: this program may run in any folder")
+    return path
+
+
 class ClientSettings(BaseModel):
     """The content of ``client.toml``: the merchant's name, and its photos: where and how they lie.
 
@@ -39,8 +46,8 @@ class ClientSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    data: Path
+    name: PartyName
+    data: Annotated[Path, AfterValidator(_absolute)]
     layout: Layout = "class"
     names_encoding: Annotated[str | None, AfterValidator(_known_encoding)] = None
     class_folders: tuple[str, ...] = (".",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically, write_secret
-from fedrec._internal.validation_messages import problem_text
+from fedrec._internal.toml_files import read_settings
 from fedrec.clients.approvals_file import approve_by_hand
 from fedrec.clients.identity_file import current_identity
 from fedrec.clients.merchant_files import (
@@ -175,11 +174,7 @@ class MerchantHome(PartyHome):
 
     def settings(self) -> ClientSettings:
         """Read ``client.toml``; raise ``ConfigError`` if it can't be used."""
-        try:
-            values = tomllib.loads((self.folder / "client.toml").read_text("utf-8"))
-            return ClientSettings(**values)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.folder / 'client.toml'} can't be used: {problem_text(error)}") from None
+        return read_settings(self.folder / "client.toml", ClientSettings)
 
     def identity(self) -> SigningIdentity:
         """Read the signing key; raise ``ConfigError`` if it can't be used."""

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Collection
 from datetime import UTC, datetime, time
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -147,9 +147,9 @@ class MerchantPolicy(PolicyFile):
         )
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse the text of a policy file; raise ``ConfigError`` also if it has no lifetime cap."""
-        policy = super().parse(text)
+    def checked(cls, values: dict[str, Any]) -> Self:
+        """Check the values of a policy file; raise ``ConfigError`` also if it has no lifetime cap."""
+        policy = super().checked(values)
         if policy.lifetime_epsilon is None:
             raise ConfigError("'lifetime_epsilon' and 'lifetime_delta' are required; set the lifetime cap.")
         return policy

@@ -6,19 +6,18 @@ import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ValidationError
 
 from fedrec._internal.durations import duration_text
 from fedrec._internal.suggestions import did_you_mean
+from fedrec._internal.toml_files import read_toml
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError, RefusedError
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.roster_fingerprints import roster_fingerprint as fingerprint_of
 from fedrec.protocol.schema import Strict, sha256_hex
-
-_MAX_BYTES = 1 << 20
 
 
 class PolicyFile(Strict):
@@ -35,26 +34,27 @@ class PolicyFile(Strict):
             ConfigError: the file can't be read, isn't TOML, has an unknown rule or a value out of range, or
                 lacks a required rule. The message is one line that names the rule.
         """
+        values = read_toml(path)
         try:
-            with path.open("rb") as file:
-                data = file.read(_MAX_BYTES + 1)
-        except OSError as error:
-            raise ConfigError(f"policy {path}: it cannot be read ({error.strerror}).") from error
-        if len(data) > _MAX_BYTES:
-            raise ConfigError(f"policy {path}: it is larger than {_MAX_BYTES} bytes.")
-        try:
-            return cls.parse(data.decode())
-        except (ConfigError, UnicodeDecodeError) as error:
+            return cls.checked(values)
+        except ConfigError as error:
             raise ConfigError(f"policy {path}: {error}") from error
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse the text of a policy file; raise ``ConfigError`` as :meth:`load` does."""
         try:
-            # Validated as JSON: there an array is accepted for a set, and no other type is converted.
-            return cls.model_validate_json(json.dumps(tomllib.loads(text)))
-        except tomllib.TOMLDecodeError as error:
+            values = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"this is not TOML: {error}.") from error
+        return cls.checked(values)
+
+    @classmethod
+    def checked(cls, values: dict[str, Any]) -> Self:
+        """Check the values of a policy file; raise ``ConfigError`` for a rule that is unknown or wrong."""
+        try:
+            # Validated as JSON: there an array is accepted for a set, and no other type is converted.
+            return cls.model_validate_json(json.dumps(values))
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(_first_problem(error, cls.model_fields)) from error
 

@@ -1,11 +1,13 @@
-"""Read the address at which merchants reach a server, as an operator writes it."""
+"""Read the address at which merchants reach a server, as an operator writes it, and the server's settings."""
 
 from __future__ import annotations
 
 import re
 from contextlib import suppress
 from ipaddress import IPv6Address
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
 
 from fedrec._internal.host_names import ascii_host
 from fedrec.errors import ConfigError
@@ -15,11 +17,12 @@ _ADDRESS: Final = re.compile(rf"({_HOST}):([0-9]{{1,5}})")
 _USUAL_PORT: Final = 8443
 
 
-def parse_address(given: str) -> tuple[str, int]:
+def parse_address(given: str, *, option: str = "--address ") -> tuple[str, int]:
     """Return the host and the port of an address.
 
     Args:
         given: HOST:PORT; the host may be a name in any script, an IPv4 address, or an IPv6 one in brackets.
+        option: what begins the message of an error.
 
     Returns:
         The host, in ASCII and with an IPv6 address's brackets, and the port.
@@ -33,10 +36,28 @@ def parse_address(given: str) -> tuple[str, int]:
     found = _ADDRESS.fullmatch(f"{host}:{port}")
     if found is None or not _is_port(port):
         raise ConfigError(
-            f"--address {given} is not HOST:PORT: write the name or the IP address at which merchants reach "
+            f"{option}{given} is not HOST:PORT: write the name or the IP address at which merchants reach "
             f"this server, a colon and a port from 1 to 65535, as in {_example(given)}"
         )
     return found[1], int(port)
+
+
+def _kept(address: str) -> str:
+    try:
+        host, port = parse_address(address, option="")
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return f"{host}:{port}"
+
+
+class ServerSettings(BaseModel):
+    """The content of ``server.toml``: where merchants reach the server, and where it listens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: Annotated[str, AfterValidator(_kept)]
+    listen: Annotated[str, Field(min_length=1, max_length=255)]
+    port: Annotated[StrictInt, Field(ge=1, le=65535)]
 
 
 def _is_port(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ import tomli_w
 
 from fedrec._internal.files import write_atomically, write_secret
 from fedrec._internal.look_alikes import look_alikes, shown
-from fedrec._internal.validation_messages import problem_text
+from fedrec._internal.toml_files import read_settings
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, Statement
@@ -28,7 +27,7 @@ from fedrec.server.certificates import (
 )
 from fedrec.server.node_keys import flower_key
 from fedrec.server.roster_file import Roster, RosterFile
-from fedrec.server.server_address import parse_address
+from fedrec.server.server_address import ServerSettings, parse_address
 from fedrec.server.statement_book import StatementBook
 
 JOIN_FILE = "join.json"
@@ -138,15 +137,9 @@ class ServerHome:
             raise ConfigError(f"--home {folder} holds no server: make one with 'fedrec server init'")
         return cls(folder)
 
-    def settings(self) -> tuple[str, str, int]:
-        """Return the address for merchants, the host to listen on, and the port."""
-        try:
-            values = tomllib.loads((self.folder / "server.toml").read_text("utf-8"))
-            return str(values["address"]), str(values["listen"]), int(values["port"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ServiceError(
-                f"{self.folder / 'server.toml'} can't be used: {problem_text(error)}"
-            ) from None
+    def settings(self) -> ServerSettings:
+        """Read ``server.toml``; raise ``ConfigError`` if it can't be used."""
+        return read_settings(self.folder / "server.toml", ServerSettings)
 
     def certificates(self) -> Certificates:
         """Return the server's certificate and key, and the authority that merchants trust."""
@@ -158,7 +151,7 @@ class ServerHome:
         Raises:
             ConfigError: no merchant would accept them, or others can read the private key.
         """
-        address, _, _ = self.settings()
+        address = self.settings().address
         given = self.certificates()
         check_certificates(given, host=address.rpartition(":")[0].strip("[]"))
         if self.key.stat().st_mode & 0o077:
@@ -167,7 +160,7 @@ class ServerHome:
 
     def renew(self) -> None:
         """Make a new server certificate; raise as :func:`renew_server_certificate` does."""
-        address, _, _ = self.settings()
+        address = self.settings().address
         host = address.rpartition(":")[0].strip("[]")
         renew_server_certificate(self.certificates(), authority_key=self.folder / "authority.key", host=host)
 
@@ -338,7 +331,7 @@ class ServerHome:
         roster = self.roster()
         if roster:
             join = JoinFile(
-                address=self.settings()[0],
+                address=self.settings().address,
                 authority=self.authority.read_text("ascii"),
                 server_key=self.identity().public.hex(),
                 **dict(self.statements().update(roster, self.witnesses())),

@@ -88,14 +88,14 @@ class Service:
         self._deduplicated = DeduplicatedLog(_log)
         self._presence = Presence(away_seconds=lambda: self._host.silence_seconds())
         self.observer = ServerObserver(home, self._presence)
-        _, host, port = home.settings()
+        settings = home.settings()
         self._scratch = tempfile.TemporaryDirectory(prefix="fedrec-server-")
         self._host = SuperLinkHost(
             certificates=home.checked_certificates(),
             # The server's own certificate may be valid for a public name only, not for loopback.
             private=make_server_certificates(Path(self._scratch.name), hosts=(LOOPBACK,)),
-            host=host,
-            port=port,
+            host=settings.listen,
+            port=settings.port,
             on_refusal=self._turned_away,
             downloads=BundleOffers(home),
             on_seen=self._saw,

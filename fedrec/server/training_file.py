@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 import tempfile
-import tomllib
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from fedrec._internal.durations import duration_text, parse_duration
 from fedrec._internal.files import write_atomically
 from fedrec._internal.json_files import write_json
 from fedrec._internal.look_alikes import look_alikes, shown
-from fedrec._internal.suggestions import did_you_mean
-from fedrec._internal.validation_messages import first_problem
+from fedrec._internal.toml_files import checked_table, read_toml
 from fedrec.config import TrainingOptions
 from fedrec.errors import ConfigError
 from fedrec.protocol.plan import MAX_WINDOW, MIN_WINDOW, Peer, TrainingPlan
@@ -72,32 +72,26 @@ class TrainingFile(TrainingOptions):
         return self
 
 
-def _as_key(option: re.Match[str]) -> str:
-    return option[1].replace("-", "_")
+@contextmanager
+def _naming_keys() -> Iterator[None]:
+    """Messages name options of 'fedrec simulate'; the file's keys have the same names."""
+    try:
+        yield
+    except ConfigError as error:
+        text = re.sub(r"(?<![\w-])--([a-z][a-z-]+)", lambda option: option[1].replace("-", "_"), str(error))
+        raise type(error)(text) from None
 
 
 def read_training_file(path: Path) -> TrainingFile:
     """Read the operator's TOML file; raise a one-line ``ConfigError`` that names the wrong key."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+    tables = read_toml(path)
     if set(tables) != {"training"} or not isinstance(tables["training"], dict):
         first = next((repr(name) for name in tables if name != "training"), "nothing")
         raise ConfigError(
             f"{path} holds {first}: all options stand below the line [training], and nothing else does"
         )
-    try:
-        return TrainingFile.model_validate(tables["training"])
-    except ValidationError as error:
-        problem = first_problem(error)
-        if problem.kind == "extra_forbidden":
-            hint = did_you_mean(str(problem.where[-1]), TrainingFile.model_fields)
-            raise ConfigError(f"{path}: there is no option '{'.'.join(problem.where)}'{hint}") from None
-        where = f"{'.'.join(problem.where)} " if problem.where else ""
-        raise ConfigError(f"{path}: {where}{problem.text}") from None
+    with _naming_keys():
+        return checked_table(tables["training"], TrainingFile, where=path, key="option")
 
 
 def make_plan(folder: Path, options: TrainingFile, enrolled: Enrolled) -> tuple[TrainingPlan, Task]:
@@ -127,7 +121,7 @@ def make_plan(folder: Path, options: TrainingFile, enrolled: Enrolled) -> tuple[
         )
     if options.patience is not None and options.eval_data is None:
         raise ConfigError("patience compares models on public photos: name their folder as eval_data")
-    try:
+    with _naming_keys():
         spec = model_registry.get(chosen_model(options.model, method=options.method))
         task = Task(
             spec=spec,
@@ -141,9 +135,6 @@ def make_plan(folder: Path, options: TrainingFile, enrolled: Enrolled) -> tuple[
         if options.start_from is not None:
             task = replace(task, start=starting_point(find_training(folder, options.start_from), task))
         return plan_training(options, task, enrolled, upload_window=options.window).plan, task
-    except ConfigError as error:
-        # Messages name options of 'fedrec simulate'; the file's keys have the same names.
-        raise type(error)(re.sub(r"--([a-z][a-z-]+)", _as_key, str(error))) from None
 
 
 def add_training(

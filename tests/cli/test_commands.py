@@ -178,14 +178,14 @@ def test_an_option_that_cannot_be_used_is_named_before_any_work(
     [
         ("[simulate\n", "is not TOML"),
         ("[simulate]\nepsilonn = 3\n", "'epsilonn', which is not an option"),
-        ("[simulate]\nepsilon = 'x'\n", "--epsilon 'x'"),
+        ("[simulate]\nepsilon = 'x'\n", "run.toml: --epsilon 'x'"),
         ("[simulate]\nepsilon = nan\n", "--epsilon nan"),
         ("[simulate]\nrounds = 2.5\n", "--rounds 2.5"),
         ("[simulate]\nlocal_steps = 2\n", "--local-steps above 1"),
         ("epsilon = 1\n", "holds 'epsilon': all options stand below the line [simulate]"),
         ("[simulat]\nepsilon = 1\n", "holds 'simulat': all options stand below"),
         ("simulate = 3\n", "sets 'simulate' to a value"),
-        ("\xff", "is not TOML"),
+        ("\xff", "run.toml is not in UTF-8 (at line 1): save it as UTF-8"),
     ],
 )
 def test_a_bad_configuration_file_is_one_line(cli: Cli, tmp_path: Path, text: str, says: str) -> None:

@@ -37,6 +37,7 @@ from fedrec.server import training_run
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import check_certificates, make_server_certificates
 from fedrec.server.round_records import RoundLine, RoundRecord
+from fedrec.server.server_address import ServerSettings
 from fedrec.server.server_home import ServerHome
 from fedrec.server.service import Service
 from fedrec.server.training_file import TrainingFile, add_training, read_training_file
@@ -77,7 +78,7 @@ def home(tmp_path: Path) -> ServerHome:
 )
 def test_a_server_s_name_may_be_international(given: str, kept: str, tmp_path: Path) -> None:
     made = ServerHome.create(tmp_path / "server", address=f"{given}:8443", listen=None)
-    assert made.settings() == (f"{kept}:8443", kept, 8443)
+    assert made.settings() == ServerSettings(address=f"{kept}:8443", listen=kept, port=8443)
     own = Certificates(authority=made.authority, certificate=made.certificate, key=made.key)
     check_certificates(own, host=kept)
     assert kept == given or given.lower().encode("idna").decode() == kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -11,9 +10,10 @@ from typing import ClassVar
 
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict
 
 from fedrec._internal.files import write_atomically, write_secret
-from fedrec._internal.validation_messages import problem_text
+from fedrec._internal.toml_files import read_settings
 from fedrec.clients.identity_file import current_identity
 from fedrec.clients.merchant_files import checked_name, make_witness_enrolment, private_pem
 from fedrec.clients.party_home import ENROLMENT_FILE, PartyHome, RecordExchange
@@ -25,8 +25,17 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import Enrolment, JoinFile
 from fedrec.protocol.roster_statements import MAX_OWN_ROTATIONS
+from fedrec.protocol.schema import PartyName
 
 _SETTINGS_FILE = "witness.toml"
+
+
+class WitnessSettings(BaseModel):
+    """The content of ``witness.toml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: PartyName
 
 
 @dataclass(frozen=True)
@@ -105,11 +114,7 @@ class WitnessHome(PartyHome):
     @property
     def name(self) -> str:
         """The witness's name; ``ConfigError`` if its file can't be used."""
-        path = self.folder / _SETTINGS_FILE
-        try:
-            return str(tomllib.loads(path.read_text("utf-8"))["name"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"{path} can't be used: {problem_text(error)}") from None
+        return read_settings(self.folder / _SETTINGS_FILE, WitnessSettings).name
 
     def identity(self) -> SigningIdentity:
         """Read the signing key; raise ``ConfigError`` if it can't be used."""

@@ -11,10 +11,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
+from fedrec._internal.toml_files import read_toml
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError
-
-_LARGEST_FILE = 1 << 16
 
 
 class Threshold(BaseModel):
@@ -75,13 +74,7 @@ def read_thresholds(path: Path) -> Thresholds:
     """
     usual = default_thresholds()
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise ConfigError(f"{path} is too large for a file of thresholds")
-        found = _FORM.validate_python(tomllib.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML file: {error}") from None
+        found = _FORM.validate_python(read_toml(path))
     except ValidationError as error:
         raise ConfigError(f"{path}: {problem_text(error)}") from None
     unknown = sorted(found.keys() - usual.keys())

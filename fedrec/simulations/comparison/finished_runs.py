@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedrec._internal.json_files import read_document
+from fedrec._internal.toml_files import read_toml
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
 from fedrec.privacy.audit import claims
@@ -193,10 +193,7 @@ def _options(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not path.exists():
         alone = {"training": str(folder)}
         return alone, alone
-    try:
-        tables = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} can't be read ({error})") from None
+    tables = read_toml(path)
     asked, derived = tables.get("simulate"), tables.get("derived", {})
     if not isinstance(asked, dict) or not isinstance(derived, dict):
         raise ConfigError(f"{path} was not written by fedrec simulate")

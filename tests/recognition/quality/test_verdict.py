@@ -67,7 +67,7 @@ def test_a_file_replaces_single_limits(tmp_path: Path) -> None:
         ('[small]\nleast = nan\norigin = "x"', "small.least"),
         ("[small]\nleast = 1", "small.origin"),
         ("small = 3", "small"),
-        ("[small", "no TOML file"),
+        ("[small", "is not TOML"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, told: str) -> None:
