@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import tempfile
 import unicodedata
@@ -164,9 +165,8 @@ def add_training(
         UnreachableBudgetError: as :func:`make_plan` raises.
     """
     plan, task = make_plan(folder, options, Enrolled(server_key, roster, sizes, witnesses))
-    number = f"{1 + max((int(path.name) for path in training_folders(folder)), default=0):04d}"
     with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as scratch:
-        made = Training(Path(scratch) / number)
+        made = Training(Path(scratch) / "plan")
         made.folder.mkdir()
         write_plan(
             made,
@@ -177,7 +177,18 @@ def add_training(
             start_from=options.start_from,
         )
         # A running server sees the training from here on, complete.
-        return Training(made.folder.rename(folder / number))
+        return Training(_filed(made.folder, folder))
+
+
+def _filed(made: Path, folder: Path) -> Path:
+    """Move a training's folder to the next free number, which another process may take meanwhile."""
+    while True:
+        number = 1 + max((int(path.name) for path in training_folders(folder)), default=0)
+        try:
+            return made.rename(folder / f"{number:04d}")
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
 
 
 def write_plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import threading
@@ -33,7 +34,7 @@ from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement, r
 from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.tls import Certificates
 from fedrec.protocol.transport import pack, unpack
-from fedrec.server import training_run
+from fedrec.server import training_file, training_run
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import check_certificates, make_server_certificates
 from fedrec.server.round_records import RoundLine, RoundRecord
@@ -42,7 +43,7 @@ from fedrec.server.server_home import ServerHome
 from fedrec.server.service import Service
 from fedrec.server.training_file import TrainingFile, add_training, read_training_file
 from fedrec.server.training_run import TrainingRun
-from fedrec.server.trainings import Training, all_trainings, find_training
+from fedrec.server.trainings import Training, all_trainings, find_training, training_folders
 from tests.support.callers import Call, admitted
 from tests.support.cohort import LATER, Cohort, InProcessGrid, set_clock
 from tests.support.layout import DOCS
@@ -275,6 +276,19 @@ def trainable(home: ServerHome) -> ServerHome:
     for name in ("a", "b", "c"):
         home.enroll(enrolment(name, public_pem(ec.SECP384R1())))
     return home
+
+
+def test_plans_that_are_filed_at_once_get_numbers_of_their_own(
+    trainable: ServerHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, looks = planned(trainable), itertools.count()
+    monkeypatch.setattr(
+        training_file, "training_folders", lambda folder: [] if next(looks) == 0 else training_folders(folder)
+    )
+    second = planned(trainable)
+    assert [first.number, second.number] == ["0001", "0002"] and next(looks) == 2
+    assert first.plan().training_id != second.plan().training_id
+    assert sorted(path.name for path in trainable.trainings.iterdir()) == ["0001", "0002"]
 
 
 def test_what_an_interrupted_plan_left_stops_no_later_one(trainable: ServerHome) -> None:
