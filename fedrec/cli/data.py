@@ -73,7 +73,7 @@ def table(
         Path | None, typer.Option(help="Folder to look for photos in; else the source's.")
     ] = None,
 ) -> None:
-    """Make a table that is read (path, label, ...) from one of a data set or a shop's export."""
+    """Make a table that is read (columns path and label) from one of a data set or a shop's export."""
     given = {"path": path, "label": label, "product": product, "split": split}
     columns = {name: column for name, column in given.items() if column is not None}
     made = make_table(source, target, columns=columns, photos=photos)

@@ -26,6 +26,7 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.data_commitment import Opening
 from fedrec.privacy.accounting.events import Event
+from fedrec.privacy.accounting.group_privacy import epsilon_of_copies
 from fedrec.privacy.accounting.ledger import Ledger, create_ledger
 from fedrec.privacy.accounting.ledger_entries import (
     ChargeEntry,
@@ -1140,6 +1141,23 @@ def test_renyi_divergences_are_those_of_google_s_accountant(rate: float, noise: 
     accountant = RdpAccountant(epsilons.ORDERS[whole].tolist())
     accountant.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(noise)))
     assert epsilons.rdp_step(rate, noise)[whole] == pytest.approx(accountant.rdp, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        ((0.0625, 0.9, 64),),
+        ((1.0, 3.4, 11), (1.0, 25.0, 1)),
+        ((1.0, 19.8, 1), (0.9, 0.8, 2), (1.0, 0.83, 1)),
+        ((0.5, 0.15, 2),),
+        ((0.05, 20.0, 10),),
+    ],
+)
+@pytest.mark.parametrize("copies", [2, 4])
+def test_epsilon_of_copies_is_the_accountant_s(history: epsilons.Steps, copies: int) -> None:
+    """Google's distributions here, ours there."""
+    ours = epsilon_of_copies([Event(*step) for step in history], copies=copies, delta=1e-5)
+    assert epsilons.pld_epsilon_of_copies(history, 1e-5, copies=copies) == pytest.approx(ours, rel=5e-3)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ MIN_DELTA = 1e-12
 CROSS_CHECK = 1.01
 """Largest ratio of the epsilon by PLD to that by RDP; above 1 for the discretization of PLD."""
 _INTERVAL = 8e-3
-_COPIES_INTERVAL = 2e-2
+_COPIES_INTERVAL = 5e-3
 LEAST_NOISE, MOST_STEPS = 0.05, 10**6
 """Limits that bound the time a hostile bundle can take: a sampled step with less noise has no finite epsilon,
 and a history with more steps is refused."""
@@ -284,25 +284,38 @@ def pld_epsilon_of_copies(history: Steps, delta: float, *, copies: int) -> float
     delta -= FLOAT_DELTA * total
     if delta < MIN_DELTA or any(noise < LEAST_NOISE for _, noise, _ in history):
         return math.inf
-    guess, least = 1.0, _least_interval(history, copies=copies)
-    for _ in range(2):
-        interval = max(least, _COPIES_INTERVAL * guess / math.sqrt(total))
+    guess, least = _rough_epsilon_of_copies(history, delta, copies), _least_interval(history, copies=copies)
+    while True:
+        interval = max(least, min(_COPIES_INTERVAL * guess / math.sqrt(max(total, 1)), 0.1))
         whole = None
         for rate, noise, steps in history:
-            drawn = min(1.0, rate + SAMPLING_RESOLUTION)
-            weights = [
-                math.comb(copies, j) * drawn**j * (1 - drawn) ** (copies - j) for j in range(copies + 1)
-            ]
-            sizes = [float(j) for j, weight in enumerate(weights) if weight > 0]
-            step = pld.from_mixture_gaussian_mechanism(
-                noise,
-                sizes,
-                [weight for weight in weights if weight > 0],
-                value_discretization_interval=interval,
-            )
+            step = _copies_step(rate, noise, copies, interval)
             part = step.self_compose(steps) if steps > 1 else step
             whole = part if whole is None else whole.compose(part)
-        guess = 0.0 if whole is None else float(whole.get_epsilon_for_delta(delta))
-        if guess <= 1e-3:
-            break
-    return guess
+        found = 0.0 if whole is None else float(whole.get_epsilon_for_delta(delta))
+        if found >= guess / 2 or found <= 1e-3:
+            return found
+        guess = found
+
+
+def _rough_epsilon_of_copies(history: Steps, delta: float, copies: int) -> float:
+    """Estimate epsilon, which the grid is chosen by: all copies are sampled together, or in every step."""
+    total = np.zeros(len(ORDERS))
+    for rate, noise, steps in history:
+        smaller = noise / copies
+        total += rdp_step(rate if smaller >= LEAST_NOISE else 1.0, smaller) * steps
+    return rdp_epsilon(total, delta)
+
+
+@lru_cache(maxsize=64)
+def _copies_step(rate: float, noise: float, copies: int, interval: float) -> pld.PrivacyLossDistribution:
+    drawn = min(1.0, rate + SAMPLING_RESOLUTION)
+    if drawn == 1.0:
+        return pld.from_gaussian_mechanism(noise / copies, value_discretization_interval=interval)
+    weights = [math.comb(copies, j) * drawn**j * (1 - drawn) ** (copies - j) for j in range(copies + 1)]
+    return pld.from_mixture_gaussian_mechanism(
+        noise,
+        [float(j) for j, weight in enumerate(weights) if weight > 0],
+        [weight for weight in weights if weight > 0],
+        value_discretization_interval=interval,
+    )
