@@ -73,8 +73,8 @@ clientapp = "fedrec.clients.client_app:none"
 """
 
 
-class Secret:
-    """Add this process's secret to every request of Flower's clients."""
+class SecretInterceptor:
+    """Adds this process's secret to every request of Flower's clients."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
@@ -121,32 +121,7 @@ class SuperLinkHost:
         downloads: Downloads = lambda key, path: None,
         on_seen: Callable[[FleetRequest], None] = lambda request: None,
     ) -> None:
-        authority = private.authority.read_bytes()
-        config = SuperLinkLifespanConfig(
-            control_address=f"{LOOPBACK}:0",
-            health_server_address=None,
-            host=host,
-            port=port,
-            insecure=False,
-            certificates=(authority, private.certificate.read_bytes(), private.key.read_bytes()),
-            superexec_auth_secret=None,
-            authn_plugin=load_control_authn_plugin(),
-            event_log_plugin=None,
-            fleet_event_log_plugin=None,
-            enable_event_log=False,
-            artifact_provider=None,
-            enable_supernode_auth=True,
-            fleet_api_type="grpc-rere",
-            fleet_api_address=None,
-            simulation=False,
-            ssl_ca_certfile=str(private.authority),
-            ssl_certfile=str(private.certificate),
-            ssl_keyfile=str(private.key),
-            database=FLWR_IN_MEMORY_DB_NAME,
-            isolation="process",
-            runtime_dependency_install=False,
-        )
-        app = create_app(config, SuperLinkLifespan)
+        app = create_app(_superlink_config(private, host=host, port=port), SuperLinkLifespan)
         state = app.state.linkstate_factory.state()
         if not isinstance(state, InMemoryLinkState):
             raise ServiceError("Flower's state isn't in memory")
@@ -180,7 +155,7 @@ class SuperLinkHost:
             connections=connections,
             on_lateness=self._pace.note_lateness,
         )
-        self._authority = authority
+        self._authority = private.authority.read_bytes()
 
     def start(self) -> None:
         """Start both listeners; they answer once this returns. ``ServiceError`` if one can't start."""
@@ -212,7 +187,10 @@ class SuperLinkHost:
             self._address,
             False,
             self._authority,
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="CLI"), Secret(self._secret)],
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="CLI"),
+                SecretInterceptor(self._secret),
+            ],
         )
         with client:
             yield client
@@ -287,7 +265,7 @@ class SuperLinkHost:
                 RuntimeTracingInterceptor(),
                 RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
                 *interceptors,
-                Secret(self._secret),
+                SecretInterceptor(self._secret),
             ],
         )
 
@@ -301,6 +279,38 @@ class SuperLinkHost:
                     return str(answer.token)
                 time.sleep(0.05)
         raise ServiceError("Flower did not assign the run's task in time")
+
+
+def _superlink_config(private: Certificates, *, host: str, port: int) -> SuperLinkLifespanConfig:
+    """Return the configuration of a SuperLink with node authentication, and without telemetry or log-in."""
+    return SuperLinkLifespanConfig(
+        control_address=f"{LOOPBACK}:0",
+        health_server_address=None,
+        host=host,
+        port=port,
+        insecure=False,
+        certificates=(
+            private.authority.read_bytes(),
+            private.certificate.read_bytes(),
+            private.key.read_bytes(),
+        ),
+        superexec_auth_secret=None,
+        authn_plugin=load_control_authn_plugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type="grpc-rere",
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=str(private.authority),
+        ssl_certfile=str(private.certificate),
+        ssl_keyfile=str(private.key),
+        database=FLWR_IN_MEMORY_DB_NAME,
+        isolation="process",
+        runtime_dependency_install=False,
+    )
 
 
 def _thin_fab() -> bytes:

@@ -29,6 +29,7 @@ from fedrec.privacy.dp.vectors import count_from_shapes, load_parameter_vector, 
 from fedrec.protocol import modes
 from fedrec.protocol.plan import MAX_DIMENSION, EarlyStopping, Objective, Peer, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.site_figures import SiteFigures
 from fedrec.server.class_prior import settle_objective
 from fedrec.server.figures_budget import figures_events, plan_figures
 from fedrec.server.settled_options import check_solved, planned_delta, settle, training_defaults
@@ -203,6 +204,38 @@ def _early_stopping(options: TrainingOptions) -> EarlyStopping | None:
     return EarlyStopping(patience=options.patience, target=options.target)
 
 
+def _noise_request(
+    options: TrainingOptions,
+    settings: Settings,
+    sizes: tuple[int, ...],
+    *,
+    delta: float,
+    dimension: int,
+    figures: SiteFigures | None,
+) -> NoiseRequest:
+    """Return what the noise of the training's sums is calibrated from."""
+    private = modes.get(options.privacy).private
+    beside = figures_events(figures)
+    return NoiseRequest(
+        mode=options.privacy,
+        epsilon=(options.epsilon or DEFAULT_EPSILON) if private else None,
+        noise_multiplier=None,
+        delta=delta,
+        sample_rate=settings.sample_rate,
+        steps=settings.rounds * options.local_steps,
+        dimension=dimension,
+        clip=settings.clip,
+        cohort=len(sizes),
+        min_contributors=settings.min_contributors,
+        colluders=settings.colluders,
+        records_per_merchant=max(sizes),
+        local_steps=options.local_steps,
+        other_releases=(count_event(), *beside),
+        other_betas=BETA * len(beside),
+        layered=schemes.get(options.secure_aggregation).trust.opened_by == "committee",
+    )
+
+
 def _make_plan(
     options: TrainingOptions,
     settings: Settings,
@@ -218,31 +251,11 @@ def _make_plan(
     trust = schemes.get(options.secure_aggregation).trust
     seated = enrolled.witnesses if trust.opened_by == "committee" else ()
     delta = planned_delta(options, sizes)
-    steps = settings.rounds * options.local_steps
-    private = modes.get(options.privacy).private
-    if private:
+    if modes.get(options.privacy).private:
         check_budget(epsilon=options.epsilon or DEFAULT_EPSILON, delta=delta, public_total=sum(sizes))
     figures = plan_figures(options, delta=delta)
-    beside = figures_events(figures)
     noise = plan_noise(
-        NoiseRequest(
-            mode=options.privacy,
-            epsilon=(options.epsilon or DEFAULT_EPSILON) if private else None,
-            noise_multiplier=None,
-            delta=delta,
-            sample_rate=settings.sample_rate,
-            steps=steps,
-            dimension=initial.size,
-            clip=settings.clip,
-            cohort=len(roster),
-            min_contributors=settings.min_contributors,
-            colluders=settings.colluders,
-            records_per_merchant=max(sizes),
-            local_steps=options.local_steps,
-            other_releases=(count_event(), *beside),
-            other_betas=BETA * len(beside),
-            layered=trust.opened_by == "committee",
-        )
+        _noise_request(options, settings, sizes, delta=delta, dimension=initial.size, figures=figures)
     )
     try:
         plan = TrainingPlan(

@@ -145,110 +145,137 @@ def build_report(
     Returns:
         The content of ``report.json``.
     """
-    plan, derived, lines, metrics = result.plan, result.derived, result.lines, result.metrics
-    # The epsilon of the rounds that were run holds only if no result influenced their number.
-    counted = plan.rounds if result.stopped_early else max(len(lines), facts.rounds_reserved)
-    steps = counted * plan.local_steps
-    private = plan.privacy_mode.private
-    section, figures = figures_section(plan, derived, result.figures), result.figures is not None
-    epsilon = epsilon_after(plan, derived, steps=steps, figures=figures)
-    checked = cross_checks(derived, steps=steps, figures=figures)
-    rated = rate_plan(plan, epsilon, seeded=facts.seeded)
-    warnings = _warnings(result, facts) + figures_warnings(section) + _weak_settings(plan) + list(problems)
-    warnings += [
-        f"accountant {name} computes {value:.4g}, below the proved {epsilon:.4g}: one of them is not a valid "
-        "bound."
-        for name, value in checked.items()
-        if value is not None
-        and epsilon is not None
-        and accountant_registry.contradicts(value, headline=epsilon)
+    section = figures_section(result.plan, result.derived, result.figures)
+    privacy = _privacy(result, facts) | {"per_merchant": list(per_merchant)}
+    warnings = [
+        *_warnings(result, facts),
+        *figures_warnings(section),
+        *_weak_settings(result.plan),
+        *problems,
+        *_contradictions(privacy),
+        *_absent_classes(result.metrics),
+        *(f"{who}: {why}" for who, why in list(result.refusals.items())[:_SHOWN_REFUSALS]),
     ]
-    warnings += _absent_classes(metrics)
-    warnings += [f"{who}: {why}" for who, why in list(result.refusals.items())[:_SHOWN_REFUSALS]]
-    records = [line.record for line in lines]
-    moved = [*records, *_figures_records(result)]
-    upload = max((record.upload_bytes for record in records), default=0)
     return {
         "schema": SCHEMA,
         "refusals": dict(result.refusals),
         "warnings": warnings,
-        "run": {
-            "id": facts.id,
-            "seconds": facts.seconds,
-            "engine": facts.engine,
-            "workers": facts.workers,
-            "merchants": plan.cohort,
-            "rounds": plan.rounds,
-            "dataset": facts.dataset,
-            "partition": facts.partition,
-            "model": plan.model,
-            "model_code": plan.model_code,
-            "optimizer": describe_update(plan),
-            "learning_rate": None if is_solved(plan.model) else plan.server_update.learning_rate,
-            "local_steps": plan.local_steps,
-            "local_learning_rate": plan.local_learning_rate if plan.sends_moves else None,
-            "loss": describe_objective(plan),
-            "early_stopping": describe_stopping(plan, lines),
-            "parameters": plan.dimension,
-            "seed": facts.seed,
-            "training_id": plan.training_id,
-        },
+        "run": _run(result, facts),
         "data": dict(data),
-        "metrics": _metrics(metrics, split=result.split),
+        "metrics": _metrics(result.metrics, split=result.split),
         "site_figures": section,
-        "privacy": {
-            "mode": plan.mode,
-            "unit": plan.unit,
-            "adjacency": ADJACENCY,
-            "duplicate_policy": DUPLICATE_POLICY[plan.unit],
-            "epsilon": epsilon,
-            "cross_checks": checked,
-            "epsilon_aggregation_broken": epsilon_after(
-                plan, derived, steps=steps, figures=figures, broken=True
-            ),
-            "epsilon_at_1e-5": epsilon_after(plan, derived, steps=steps, figures=figures, delta=USUAL_DELTA),
-            "epsilon_of_copies": epsilons_of_copies(plan, derived, steps=steps, figures=figures),
-            "rating": {"word": rated.word, "sentence": rated.sentence},
-            "delta": plan.delta if private else None,
-            "sample_rate": plan.sample_rate,
-            "clip": plan.clip,
-            "clipping": plan.clipping,
-            "noise_multiplier": derived.spend.multiplier if private else None,
-            "steps": steps,
-            "events": charged_events(plan, derived, steps=steps, figures=figures),
-            "colluders": plan.colluders,
-            "min_contributors": plan.min_contributors,
-            "accountant": accountant_registry.report_accountants(),
-            "seeded": facts.seeded,
-            "per_merchant": list(per_merchant),
-        },
-        "secure_aggregation": {
-            "scheme": plan.scheme,
-            "trust": plan.trust.model_dump(mode="json"),
-            "trust_limit": schemes.get(plan.scheme).trust_limit,
-            "threshold": plan.threshold,
-            "committee": len(plan.committee),
-            "corrupt_members": plan.corrupt_members,
-            "witnesses": [peer.name for peer in plan.seated_witnesses],
-            "corrupt_witnesses": plan.corrupt_witnesses,
-            "seat_risk": plan.seat_risk,
-            "min_contributors": plan.min_contributors,
-            "noise_levels": list(plan.noise_levels),
-            "value_bits": derived.scheme.parameters.field_bits,
-            "ring_degree": derived.scheme.parameters.ring_degree,
-            "modulus_bits": derived.scheme.parameters.modulus_bits,
-            "upload_bytes_per_parameter": upload / plan.dimension,
-            "seconds_encrypt": facts.seconds_encrypt,
-            "seconds_unmask": sum(record.seconds_unmask for record in records),
-        },
-        "cost": {
-            "bytes_up": sum(record.bytes_up for record in moved),
-            "bytes_down": sum(record.bytes_down for record in moved),
-            "peak_memory_bytes": facts.peak_memory_bytes,
-            "seconds_train": facts.seconds_train,
-        },
-        "rounds": [line.to_dict() for line in lines],
+        "privacy": privacy,
+        "secure_aggregation": _secure_aggregation(result, facts),
+        "cost": _cost(result, facts),
+        "rounds": [line.to_dict() for line in result.lines],
     }
+
+
+def _run(result: TrainingResult, facts: RunFacts) -> dict[str, Any]:
+    plan = result.plan
+    return {
+        "id": facts.id,
+        "seconds": facts.seconds,
+        "engine": facts.engine,
+        "workers": facts.workers,
+        "merchants": plan.cohort,
+        "rounds": plan.rounds,
+        "dataset": facts.dataset,
+        "partition": facts.partition,
+        "model": plan.model,
+        "model_code": plan.model_code,
+        "optimizer": describe_update(plan),
+        "learning_rate": None if is_solved(plan.model) else plan.server_update.learning_rate,
+        "local_steps": plan.local_steps,
+        "local_learning_rate": plan.local_learning_rate if plan.sends_moves else None,
+        "loss": describe_objective(plan),
+        "early_stopping": describe_stopping(plan, result.lines),
+        "parameters": plan.dimension,
+        "seed": facts.seed,
+        "training_id": plan.training_id,
+    }
+
+
+def _privacy(result: TrainingResult, facts: RunFacts) -> dict[str, Any]:
+    """Return the section on privacy, without the merchants' own figures."""
+    plan, derived, figures = result.plan, result.derived, result.figures is not None
+    # The epsilon of the rounds that were run holds only if no result influenced their number.
+    rounds = plan.rounds if result.stopped_early else max(len(result.lines), facts.rounds_reserved)
+    steps = rounds * plan.local_steps
+    private = plan.privacy_mode.private
+    epsilon = epsilon_after(plan, derived, steps=steps, figures=figures)
+    rated = rate_plan(plan, epsilon, seeded=facts.seeded)
+    return {
+        "mode": plan.mode,
+        "unit": plan.unit,
+        "adjacency": ADJACENCY,
+        "duplicate_policy": DUPLICATE_POLICY[plan.unit],
+        "epsilon": epsilon,
+        "cross_checks": cross_checks(derived, steps=steps, figures=figures),
+        "epsilon_aggregation_broken": epsilon_after(plan, derived, steps=steps, figures=figures, broken=True),
+        "epsilon_at_1e-5": epsilon_after(plan, derived, steps=steps, figures=figures, delta=USUAL_DELTA),
+        "epsilon_of_copies": epsilons_of_copies(plan, derived, steps=steps, figures=figures),
+        "rating": {"word": rated.word, "sentence": rated.sentence},
+        "delta": plan.delta if private else None,
+        "sample_rate": plan.sample_rate,
+        "clip": plan.clip,
+        "clipping": plan.clipping,
+        "noise_multiplier": derived.spend.multiplier if private else None,
+        "steps": steps,
+        "events": charged_events(plan, derived, steps=steps, figures=figures),
+        "colluders": plan.colluders,
+        "min_contributors": plan.min_contributors,
+        "accountant": accountant_registry.report_accountants(),
+        "seeded": facts.seeded,
+    }
+
+
+def _secure_aggregation(result: TrainingResult, facts: RunFacts) -> dict[str, Any]:
+    plan, parameters = result.plan, result.derived.scheme.parameters
+    records = [line.record for line in result.lines]
+    upload = max((record.upload_bytes for record in records), default=0)
+    return {
+        "scheme": plan.scheme,
+        "trust": plan.trust.model_dump(mode="json"),
+        "trust_limit": schemes.get(plan.scheme).trust_limit,
+        "threshold": plan.threshold,
+        "committee": len(plan.committee),
+        "corrupt_members": plan.corrupt_members,
+        "witnesses": [peer.name for peer in plan.seated_witnesses],
+        "corrupt_witnesses": plan.corrupt_witnesses,
+        "seat_risk": plan.seat_risk,
+        "min_contributors": plan.min_contributors,
+        "noise_levels": list(plan.noise_levels),
+        "value_bits": parameters.field_bits,
+        "ring_degree": parameters.ring_degree,
+        "modulus_bits": parameters.modulus_bits,
+        "upload_bytes_per_parameter": upload / plan.dimension,
+        "seconds_encrypt": facts.seconds_encrypt,
+        "seconds_unmask": sum(record.seconds_unmask for record in records),
+    }
+
+
+def _cost(result: TrainingResult, facts: RunFacts) -> dict[str, Any]:
+    records = [*(line.record for line in result.lines), *_figures_records(result)]
+    return {
+        "bytes_up": sum(record.bytes_up for record in records),
+        "bytes_down": sum(record.bytes_down for record in records),
+        "peak_memory_bytes": facts.peak_memory_bytes,
+        "seconds_train": facts.seconds_train,
+    }
+
+
+def _contradictions(privacy: Mapping[str, Any]) -> list[str]:
+    """Name the accountants whose epsilon is below the proved one by more than both bounds allow."""
+    epsilon = privacy["epsilon"]
+    return [
+        f"accountant {name} computes {value:.4g}, below the proved {epsilon:.4g}: one of them is not a valid "
+        "bound."
+        for name, value in privacy["cross_checks"].items()
+        if value is not None
+        and epsilon is not None
+        and accountant_registry.contradicts(value, headline=epsilon)
+    ]
 
 
 def _figures_records(result: TrainingResult) -> list[RoundRecord]:
