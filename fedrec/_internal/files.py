@@ -133,6 +133,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return a value that changes when a file is written or replaced; None if it can't be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 def write_secret(path: Path, content: bytes) -> None:
     """Write a new file that only its owner can read (mode 0600), durably.
 

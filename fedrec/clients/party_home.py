@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedrec._internal.files import write_atomically
+from fedrec._internal.files import file_stamp, write_atomically
 from fedrec._internal.moments import now_text
 from fedrec.clients.merchant_files import Connection, private_pem, read_node_key
 from fedrec.errors import ConfigError
@@ -226,14 +226,7 @@ class PartyHome:
 
     def rules_stamp(self) -> tuple[object, ...]:
         """Return a value that changes when ``policy.toml``, the join file or the pause changes."""
-        stamp: list[object] = []
-        for name in ("policy.toml", JOIN_FILE, _PAUSE_FILE):
-            try:
-                found = (self.folder / name).stat()
-                stamp += [found.st_mtime_ns, found.st_size, found.st_ino]
-            except OSError:
-                stamp.append(None)
-        return tuple(stamp)
+        return tuple(file_stamp(self.folder / name) for name in ("policy.toml", JOIN_FILE, _PAUSE_FILE))
 
     def note_connection(self, *, connected: bool, reason: str = "") -> None:
         """Record the state of the connection to the server, for people who ask.

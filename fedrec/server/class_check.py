@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fedrec._internal.suggestions import did_you_mean
+from fedrec._internal.suggestions import alike
 from fedrec._internal.text import listed
 from fedrec.errors import DataError
 from fedrec.vision.listing.photo_places import list_photos
@@ -35,10 +35,15 @@ def class_warnings(classes: Sequence[str], eval_data: Path | None) -> Iterator[s
     there = {picture.label for picture in found.pictures}
     missing, more = sorted(wanted - there), sorted(there - wanted)
     if missing:
-        named = [f"{name}{did_you_mean(name, more).rstrip('?')}" for name in missing]
+        named = [_with_suggestion(name, more) for name in missing]
         yield (
             f"eval_data has no photo of {listed(named, most=_SHOWN)}. Merchants' photos are used only where "
             "their folder has a class's exact name: correct classes if a name is misspelt"
         )
     if more:
         yield f"{listed(more, most=_SHOWN)} in eval_data are no classes of this training, and left out"
+
+
+def _with_suggestion(name: str, others: Sequence[str]) -> str:
+    meant = alike(name, others)
+    return f"{name}: did you mean {meant}" if meant else name

@@ -24,14 +24,13 @@ from fedrec.protocol.bundle_offer import (
     SignedBundleOffer,
 )
 from fedrec.recognition.bundle.manifest import GRAPH, MANIFEST
+from fedrec.recognition.bundle.places import BUNDLE
 from fedrec.server.node_keys import flower_key
 from fedrec.server.server_home import ServerHome
 from fedrec.server.trainings import Training, all_trainings
 
 _log = logging.getLogger(__name__)
 
-BUNDLE: Final = "bundle"
-"""The bundle's folder in a training's folder."""
 _PATH: Final = re.compile(re.escape(MODELS) + r"([0-9a-f]{64})/(offer|manifest|graph)")
 _FILES: Final = {"manifest": MANIFEST, "graph": GRAPH}
 

@@ -6,9 +6,9 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
+from fedrec._internal.files import file_stamp
 from fedrec._internal.moments import iso_text, now_text
 from fedrec.privacy.audit import claims
 from fedrec.protocol.plan import TrainingPlan
@@ -208,20 +208,12 @@ def _campaign_absent(progress: CampaignProgress) -> list[str]:
 
 def _summary(training: Training) -> dict[str, Any]:
     """Describe a training in a line; what has been read of its files is kept while they stay the same."""
-    stamps = tuple(_stamp(training.folder / name) for name in (CANCELLED, STATE, "rounds.jsonl"))
+    stamps = tuple(file_stamp(training.folder / name) for name in (CANCELLED, STATE, "rounds.jsonl"))
     return _read_summary(training, stamps)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
-
-
 @lru_cache(maxsize=4 * _EARLIER)
-def _read_summary(training: Training, stamps: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+def _read_summary(training: Training, stamps: tuple[tuple[int, int, int] | None, ...]) -> dict[str, Any]:
     plan, lines = training.plan(), training.rounds()
     rounds = [line.to_dict() for line in lines]
     state, reason = training.status()

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
+from fedrec._internal.files import file_stamp
 from fedrec.clients.liveness import liveness
 from fedrec.clients.merchant_home import JOIN_FILE, MerchantHome
 from fedrec.clients.status import read_status
@@ -47,12 +48,4 @@ class StatusReader:
         folder = self._home.folder
         paths = [self._home.ledger, self._home.store, folder / "client.toml", folder / MODELS]
         paths += [folder / name for name in ("policy.toml", JOIN_FILE, "paused", "resumed", "node.key.next")]
-        stamp: list[object] = []
-        for path in paths:
-            try:
-                found = path.stat()
-            except OSError:
-                stamp.append(None)
-            else:
-                stamp += [found.st_mtime_ns, found.st_size, found.st_ino]
-        return tuple(stamp)
+        return tuple(map(file_stamp, paths))

@@ -28,6 +28,20 @@ class Cost(Protocol):
         ...
 
 
+def charge_key(training_id: str, round_number: int, *, step: int = 0) -> str:
+    """Return the unique key of a charge in a ledger.
+
+    Args:
+        training_id: the training.
+        round_number: the round.
+        step: number of the charge within its round, from 0.
+
+    Returns:
+        The key.
+    """
+    return f"charge/{training_id}/{round_number}/{step}"
+
+
 @dataclass(frozen=True)
 class Charge:
     """What a merchant is about to spend on a round. The key is (training_id, round_number, step).
@@ -99,7 +113,7 @@ class Charge:
     @property
     def key(self) -> str:
         """Unique key of the charge in a ledger."""
-        return f"charge/{self.training_id}/{self.round_number}/{self.step}"
+        return charge_key(self.training_id, self.round_number, step=self.step)
 
     @property
     def is_of_figures(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from fedrec.privacy.accounting.entry_contents import charge_key
 from fedrec.privacy.accounting.ledger_chain import LedgerChain
 from fedrec.privacy.accounting.ledger_entries import Entry, spending
 from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
@@ -51,7 +52,7 @@ class LedgerView:
             Whether a charge was written.
         """
         with self._chain.mutex:
-            return self._chain.history.charge(f"charge/{training_id}/{round_number}/0") is not None
+            return self._chain.history.charge(charge_key(training_id, round_number)) is not None
 
     def has_answer(self, training_id: str, round_number: int) -> bool:
         """Tell whether a request of a round was answered.

@@ -28,7 +28,6 @@ LORA: Final = "-lora"
 """What follows a backbone's name in the name of the model that fine-tunes it."""
 _PREPARATION_FILE: Final = "backbone.json"
 _LARGEST_PREPARATION: Final = 1 << 16
-_BLOCK: Final = 1 << 20
 LARGEST_FILE: Final = (2 << 30) - 1
 """Bytes of a network's file; protobuf has no larger messages, and files are read in one piece."""
 
@@ -233,8 +232,5 @@ def check_file(preparation: Preparation) -> Path:
 @lru_cache(maxsize=8)
 def _hash_of(path: Path, size: int, changed_ns: int, inode: int) -> str:
     """Hash a file; size, time and inode stand in the key of the cache."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
