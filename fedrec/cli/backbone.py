@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fedrec._internal import number_format
 from fedrec._internal.text import counted, one_line
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.json_output import print_json
@@ -165,7 +166,8 @@ def _lines(made: Preparation) -> list[str]:
     ]
     what = "" if made.architecture is None else f"{made.architecture}, "
     return [
-        f"{' and '.join(made.models)}: {what}{made.size} pixels, {layers}, {made.file_bytes / 2**20:.1f} MiB",
+        f"{' and '.join(made.models)}: {what}{made.size} pixels, {layers}, "
+        f"{number_format.size(made.file_bytes)}",
         *_adaptation(made),
         f"  file    {made.file_sha256}",
         f"  code    {made.code} (for policy 'model_code')",

@@ -11,6 +11,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from fedrec._internal import number_format
 from fedrec._internal.text import counted, one_line
 from fedrec.cli.catalogue_changes import open_catalogues_model
 from fedrec.cli.console import progress_bar
@@ -146,7 +147,7 @@ def info(
         typer.echo(f"model      {model.path or 'the packaged backbone'}")
         typer.echo(f"vectors    {model.dimension:,} values, embedding {model.embedding_id[:16]}")
         typer.echo(f"index      {opened.server or 'on this machine'}")
-        typer.echo(f"size       {size / 2**20:.1f} MiB")
+        typer.echo(f"size       {number_format.size(size)}")
         for name, public, published in opened.rows(
             "SELECT name, public, published FROM merchant ORDER BY name"
         ):

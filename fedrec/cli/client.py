@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from fedrec._internal.text import counted, one_line
+from fedrec.cli.client_home import DEFAULT_HOME, Home
 from fedrec.cli.client_keys import rotate, vouch
 from fedrec.cli.client_roster import accepted_by_statements
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
@@ -66,15 +67,12 @@ app = typer.Typer(
     help="Take part in a federation as a merchant.", cls=_Commands, no_args_is_help=True, **PLAIN
 )
 
-Home = Annotated[Path, typer.Option(help="The merchant's folder.")]
-_HOME = Path("fedrec-client")
-
 
 @app.command()
 def init(
     name: Annotated[str, typer.Option(help="The merchant's name on the roster.")],
     data: Annotated[Path, typer.Option(help="Folder of class folders with photos, or a CSV file.")],
-    home: Home = _HOME,
+    home: Home = DEFAULT_HOME,
     layout: Annotated[
         str, typer.Option(help="class, or product: class folders that hold a folder per product.")
     ] = "class",
@@ -149,7 +147,7 @@ def _describe_count(units: int, count: Count) -> str:
 
 
 @app.command()
-def recount(home: Home = _HOME) -> None:
+def recount(home: Home = DEFAULT_HOME) -> None:
     """Release a new noisy count of photos or products, charged to the ledger; stop the daemon first.
 
     Without this command the first count stays in use when photos change: a new count at each change would
@@ -171,7 +169,7 @@ app.command()(vouch)
 @app.command()
 def join(
     file: Annotated[Path, typer.Argument(help="The operator's join file.")],
-    home: Home = _HOME,
+    home: Home = DEFAULT_HOME,
     confirm: Fingerprint = None,
     new_server: NewServer = False,
     by_hand: Annotated[
@@ -202,7 +200,7 @@ def join(
 
 @app.command()
 def check(
-    home: Home = _HOME,
+    home: Home = DEFAULT_HOME,
     offline: Annotated[bool, typer.Option("--offline", help="Skip the checks that need the server.")] = False,
 ) -> None:
     """Check everything that could fail, before anything is sent. Start the server first."""
@@ -222,7 +220,7 @@ def check(
 
 
 @app.command()
-def pause(home: Home = _HOME) -> None:
+def pause(home: Home = DEFAULT_HOME) -> None:
     """Refuse new rounds until 'resume'. An upload that was charged already may still be sent."""
     pause_party(
         MerchantHome.open(home),
@@ -233,7 +231,7 @@ def pause(home: Home = _HOME) -> None:
 
 
 @app.command()
-def resume(home: Home = _HOME) -> None:
+def resume(home: Home = DEFAULT_HOME) -> None:
     """Take part again after 'pause'."""
     resume_party(
         MerchantHome.open(home),
@@ -246,7 +244,7 @@ def resume(home: Home = _HOME) -> None:
 @app.command()
 def forget(
     training: AnyTraining = None,
-    home: Home = _HOME,
+    home: Home = DEFAULT_HOME,
     everything: AllTrainings = False,
     photo: Annotated[
         list[Path] | None, typer.Option("--photo", help="A photo to exclude (several times).")
@@ -275,7 +273,7 @@ def _forget_photos(opened: MerchantHome, paths: list[Path]) -> None:
 
 
 @app.command()
-def status(home: Home = _HOME, as_json: Json = False) -> None:
+def status(home: Home = DEFAULT_HOME, as_json: Json = False) -> None:
     """Show the connection, the open training, the budget, and the last refusals with their costs."""
     found = read_status(MerchantHome.open(home))
     if as_json:
@@ -285,7 +283,7 @@ def status(home: Home = _HOME, as_json: Json = False) -> None:
 
 
 @app.command()
-def budget(home: Home = _HOME, as_json: Json = False) -> None:
+def budget(home: Home = DEFAULT_HOME, as_json: Json = False) -> None:
     """Show the lifetime budget that was spent, by training."""
     opened = MerchantHome.open(home)
     found, _ = read_budget(opened, MerchantPolicy.load(opened.folder / "policy.toml"))

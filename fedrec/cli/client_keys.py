@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedrec.cli.client_home import DEFAULT_HOME, Home
 from fedrec.cli.confirmation import confirm_by_hand
 from fedrec.cli.party_commands import NodeKeyOnly, rotate_keys
 from fedrec.cli.wrapping import say
@@ -16,12 +17,9 @@ from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, grouped, read_file
 from fedrec.protocol.roster_statements import MOST_VOUCH_DAYS
 
-Home = Annotated[Path, typer.Option(help="The merchant's folder.")]
-_HOME = Path("fedrec-client")
-
 
 def rotate(
-    home: Home = _HOME,
+    home: Home = DEFAULT_HOME,
     node_key_only: NodeKeyOnly = False,
 ) -> None:
     """Exchange the keys: the identity key (the ledger and its budget go on) and the node key.
@@ -35,7 +33,7 @@ def rotate(
 
 def vouch(
     file: Annotated[Path, typer.Argument(help="The new merchant's enrolment file.")],
-    home: Home = _HOME,
+    home: Home = DEFAULT_HOME,
     confirm: Annotated[
         str | None,
         typer.Option("--fingerprint", help="The enrolment file's fingerprint, from the new merchant itself."),

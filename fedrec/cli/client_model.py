@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from fedrec._internal import number_format
+from fedrec.cli.client_home import DEFAULT_HOME, Home
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.model_fetching import MOST_BYTES, fetch_model
 
 
 def model(
-    home: Annotated[Path, typer.Option(help="The merchant's folder.")] = Path("fedrec-client"),
+    home: Home = DEFAULT_HOME,
     out: Annotated[Path, typer.Option(help="New folder of the bundle.")] = Path("model"),
     training: Annotated[
         str | None, typer.Option(help="A training's id, or its beginning; by default the last one.")
@@ -29,6 +31,6 @@ def model(
         most_bytes=most_mb << 20,
         step=lambda text: typer.echo(text, err=True),
     )
-    typer.echo(f"{out}: {manifest.title}, {manifest.graph.bytes / 1e6:.1f} MB")
+    typer.echo(f"{out}: {manifest.title}, {number_format.size(manifest.graph.bytes)}")
     for warning in manifest.warnings:
         typer.echo(f"warning: {warning}")

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from fedrec.cli.client_home import DEFAULT_HOME, Home
 from fedrec.cli.running_options import keep_flower_files
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.page.running import TOKEN_FILE, serve_page
@@ -18,7 +19,7 @@ PAGE_PORT: Final = 8766
 
 
 def page(
-    home: Annotated[Path, typer.Option(help="The merchant's folder.")] = Path("fedrec-client"),
+    home: Home = DEFAULT_HOME,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any free one.")
     ] = PAGE_PORT,

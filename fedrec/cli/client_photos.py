@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from fedrec._internal.text import one_line
+from fedrec.cli.client_home import DEFAULT_HOME, Home
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.page.photo_view import ListedPhoto, view_of
 from fedrec.errors import DataError
@@ -29,7 +29,7 @@ _WORDS: Final = {
 
 
 def photos(
-    home: Annotated[Path, typer.Option(help="The merchant's folder.")] = Path("fedrec-client"),
+    home: Home = DEFAULT_HOME,
     every: Annotated[bool, typer.Option("--all", help="Name the photos that are used, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a photo, one a line.")] = False,
 ) -> None:

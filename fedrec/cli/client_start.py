@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedrec.cli.client_home import DEFAULT_HOME, Home
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.logs import LogFormat, start_logging
 from fedrec.cli.option_values import check_format
@@ -32,7 +32,7 @@ from fedrec.vision.listing.photo_places import why_away
 class StartOptions:
     """Options of ``fedrec client start``; each is described by its help."""
 
-    home: Annotated[Path, typer.Option(help="The merchant's folder.")] = Path("fedrec-client")
+    home: Home = DEFAULT_HOME
     device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto"
     threads: Annotated[int, typer.Option(help="Processor threads; 0 for all.")] = 0
     insecure_seed: Annotated[

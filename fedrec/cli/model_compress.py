@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fedrec._internal import number_format
 from fedrec.errors import ConfigError
 from fedrec.recognition.bundle.manifest import GRAPH, CompressionRow
 from fedrec.recognition.compression.compressing import compressed
@@ -51,7 +52,7 @@ def compress(
     if made.bundle is None:
         raise ConfigError("none of the smaller models is worth keeping: nothing was written")
     write_bundle(made.bundle, out)
-    typer.echo(f"{out}: {made.bundle.manifest.title}, {made.bundle.manifest.graph.bytes / 1e6:.1f} MB")
+    typer.echo(f"{out}: {made.bundle.manifest.title}, {number_format.size(made.bundle.manifest.graph.bytes)}")
 
 
 def _table(rows: Sequence[CompressionRow]) -> list[str]:

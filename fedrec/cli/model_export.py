@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from fedrec._internal import number_format
 from fedrec._internal.text import counted
 from fedrec.errors import ConfigError, DataError
 from fedrec.recognition.bundle.manifest import Calibration
@@ -52,7 +53,7 @@ def export(
     )
     write_bundle(bundle, out)
     made = bundle.manifest
-    typer.echo(f"{out}: {made.title}, {made.graph.bytes / 1e6:.1f} MB")
+    typer.echo(f"{out}: {made.title}, {number_format.size(made.graph.bytes)}")
     if made.classes and made.calibration.photos is None:
         typer.echo("Its probabilities are UNCALIBRATED: --calibrate DIR fits them to public photos.")
     for warning in made.warnings:

@@ -12,7 +12,7 @@ import torch
 
 from fedrec._internal import number_format
 from fedrec._internal.look_alikes import shown, skeleton
-from fedrec._internal.suggestions import did_you_mean
+from fedrec._internal.suggestions import alike
 from fedrec._internal.text import counted
 from fedrec._internal.text import listed as shorten
 from fedrec.clients.approvals_file import read_approvals
@@ -242,12 +242,12 @@ class _Checks:
                 raise ConfigError(f"the training can't be carried out: {error}") from None
             # Twice, for uploads and for answers, which are no larger.
             needed += 2 * _COPIES * upload + plan.last_round * _ENTRY_BYTES
-            what = f"logs, ledger and uploads of {upload / 2**20:.1f} MiB"
+            what = f"logs, ledger and uploads of {number_format.size(upload)}"
         if free < needed:
             raise ConfigError(
-                f"{free / 2**20:.0f} MiB are free, but {needed / 2**20:.0f} MiB are needed for {what}"
+                f"{number_format.size(free)} are free, but {number_format.size(needed)} are needed for {what}"
             )
-        return f"{free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed for {what}"
+        return f"{number_format.size(free)} free, {number_format.size(needed)} needed for {what}"
 
     def keys(self) -> str:
         for path in (self._home.identity_file, self._home.node_key_file):
@@ -352,7 +352,8 @@ class _Checks:
 
 def _meant(name: str, classes: Sequence[str]) -> str:
     """Return a hint at the training's class that a folder's name looks like; empty if there is none."""
-    alike = next((own for own in classes if skeleton(own) == skeleton(name)), None)
-    if alike is not None:
-        return f" (looks like the training's class {shown(alike)}: rename the folder)"
-    return did_you_mean(name, classes).replace(": did", " (did", 1).replace("?", "?)")
+    same = next((own for own in classes if skeleton(own) == skeleton(name)), None)
+    if same is not None:
+        return f" (looks like the training's class {shown(same)}: rename the folder)"
+    meant = alike(name, classes)
+    return f" (did you mean {meant}?)" if meant else ""
