@@ -342,7 +342,7 @@ def test_an_unknown_command(cli: Cli) -> None:
     assert outcome.code == CONFIG
 
 
-def test_the_version(cli: Cli) -> None:
+def test_the_version_is_the_packages(cli: Cli) -> None:
     assert cli("--version") == Outcome(0, f"fedrec {__version__}\n", "")
 
 

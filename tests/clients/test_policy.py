@@ -298,7 +298,7 @@ def local_zone(name: str) -> Iterator[None]:
             time.tzset()
 
 
-def test_local_time() -> None:
+def test_hours_and_days_are_those_of_the_local_clock_if_the_policy_says_so() -> None:
     with local_zone("Asia/Tokyo"):
         _policy(hours=("21:00-21:01",), clock="local").check_round(now=NOON, rounds_today=0)
         assert _policy(clock="local").day_start(NOON) == datetime(2026, 3, 3, 15, tzinfo=UTC)

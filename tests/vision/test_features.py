@@ -446,7 +446,7 @@ def test_progress_counts_missing_photos(tmp_path: Path) -> None:
     assert seen == [(0, 5), (4, 5), (5, 5)]
 
 
-def test_no_photos() -> None:
+def test_no_photos_have_an_empty_matrix() -> None:
     assert feature_matrix(MeanColour(), Photos(1).image, [], cache_dir=None).shape == (0, 1, 4)
 
 

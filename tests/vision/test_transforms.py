@@ -74,7 +74,7 @@ def test_shrinking_is_antialiased() -> None:
     assert np.abs(small.astype(int) - 127).max() <= 12
 
 
-def test_grey_is_luma() -> None:
+def test_grey_is_the_luma_of_bt_601() -> None:
     image = Image.fromarray(np.full((8, 8, 3), (200, 100, 50), dtype=np.uint8))
     expected = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
     assert np.abs(to_model_input(image, size=8, channels=1) - expected).max() <= 1
@@ -110,7 +110,7 @@ def test_normalise_refuses_floats_and_channels_first() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_views(channels: int) -> None:
+def test_augmented_views_differ_and_repeat_and_the_first_is_the_photo_itself(channels: int) -> None:
     images, seeds = records(4, channels=channels)
     views = augmented_views(images, views=5, seeds=seeds)
     assert views.shape == (4, 5, *images.shape[1:])

@@ -236,7 +236,7 @@ def test_a_schedule_is_every_prefix_accounted_afresh(history: list[Event]) -> No
     assert epsilon_schedule(history, Event(0.1, 0.0, 1), deltas=[1e-5, 1e-5])[1] == math.inf
 
 
-def test_monotone() -> None:
+def test_epsilon_grows_with_rate_steps_and_less_noise_and_falls_with_delta() -> None:
     base = (0.1, 1.5, 100)
     for measure in (epsilon_pld, epsilon_rdp):
         here = measure([Event(*base)], delta=1e-5)
@@ -270,7 +270,7 @@ def test_loose_and_unreachable_targets() -> None:
         noise_multiplier_for(epsilon=1e-4, delta=1e-6, sample_rate=1.0, steps=1000)
 
 
-def test_out_of_range() -> None:
+def test_numbers_out_of_range_are_refused_by_every_accountant() -> None:
     for rate, sigma, steps in (
         (0.0, 1.0, 1),
         (1.1, 1.0, 1),

@@ -119,7 +119,7 @@ def test_local_and_off() -> None:
         {"steps": 0}, {"dimension": 0}, {"records_per_merchant": 0},
     ],
 )  # fmt: skip
-def test_refusals(changes: dict[str, Any]) -> None:
+def test_a_number_out_of_range_is_refused_before_noise_is_planned(changes: dict[str, Any]) -> None:
     # Rounding uses 6e-11 of delta, and what is left matters where an epsilon is to be met.
     if "delta" in changes:
         changes = {**changes, "epsilon": 1.0, "noise_multiplier": None}
@@ -158,7 +158,7 @@ def test_the_chance_that_a_draw_is_cut_is_a_part_of_beta() -> None:
     )
 
 
-def test_unreachable() -> None:
+def test_a_budget_that_no_noise_reaches_is_named_as_such() -> None:
     with pytest.raises(UnreachableBudgetError):
         _plan(epsilon=1e-5, noise_multiplier=None, sample_rate=1.0, steps=1000)
 

@@ -262,7 +262,7 @@ def test_a_pass_is_float32_whatever_the_caller_set_and_the_settings_come_back(
         } | ({"convolutions": "ieee"} if "convolutions" in before else {})  # fmt: skip
 
 
-def test_refusals() -> None:
+def test_batch_norm_a_bad_clip_and_labels_of_another_length_are_refused() -> None:
     inputs, labels = _data(2, 1)
     with pytest.raises(ConfigError):
         clipped_sum(

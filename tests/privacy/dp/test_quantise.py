@@ -24,7 +24,7 @@ def test_rounds_to_a_neighbour(values: list[float], seed: int) -> None:
     assert np.all((rounded == np.floor(x)) | (rounded == np.ceil(x)))
 
 
-def test_is_unbiased() -> None:
+def test_rounding_is_unbiased() -> None:
     for value in (0.25, -3.9, 1e6 + 0.01, -1e-3):
         mean = stochastic_round(np.full(200_000, value), Randomness.seeded(3)).mean()
         assert mean == pytest.approx(value, abs=5 * 0.5 / math.sqrt(200_000))
@@ -117,7 +117,7 @@ def test_scale_is_the_smallest_fine_enough(dimension: int) -> None:
     assert now <= 1.025 < half
 
 
-def test_known_scales() -> None:
+def test_the_scale_of_each_known_dimension_is_the_stated_power_of_two() -> None:
     known = {422_000: 2048, 539_146: 2048, 1_000_000: 4096, 12_000_000: 8192}
     for dimension, scale in known.items():
         assert choose_scale(dimension=dimension, beta=1e-12, float_slack=2**-16) == scale

@@ -11,7 +11,7 @@ from fedrec.privacy.dp.sampling import poisson_sample
 from fedrec.privacy.randomness import Randomness
 
 
-def test_edges() -> None:
+def test_no_record_and_rate_one_are_possible_and_other_rates_are_refused() -> None:
     rng = Randomness.seeded(1)
     assert poisson_sample(0, rate=0.5, rng=rng).shape == (0,)
     assert poisson_sample(7, rate=1.0, rng=rng).tolist() == list(range(7))

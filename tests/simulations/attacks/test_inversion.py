@@ -116,7 +116,7 @@ def test_noise_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     assert "ciphertext at batch 1" not in result.exposed
 
 
-def test_own_photos(tmp_path: Path) -> None:
+def test_a_folder_of_ones_own_photos_can_be_attacked(tmp_path: Path) -> None:
     write(generate(merchants=1, per_merchant=4, size=32, seed=1, validation=0, test=0), tmp_path / "mine")
     result = invert(
         InversionSettings(defence=DEFENCE, data=tmp_path / "mine", batches=(1, 2), size=16, search_steps=2)
