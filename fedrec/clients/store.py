@@ -161,7 +161,7 @@ class MerchantStore:
             )
             for table in ("refusal", "refused_after"):
                 self._db.execute(
-                    f"DELETE FROM {table} WHERE number <= (SELECT max(number) FROM refusal) - ?",  # noqa: S608
+                    f"DELETE FROM {table} WHERE number <= (SELECT max(number) FROM refusal) - ?",  # noqa: S608 (ours)
                     (_KEPT_REFUSALS,),
                 )
 

@@ -23,7 +23,7 @@ def require_ray() -> type[RayBackend]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        import ray  # noqa: F401
+        import ray  # noqa: F401 (whether it is installed)
         from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
     except ImportError:
         raise MissingExtraError(

@@ -59,7 +59,7 @@ class PrivateGrid(HttpGrid):
 
     def __init__(self, runtime: InProcessRuntime, mailboxes: Mailboxes) -> None:
         # The base class wants the token of a connection that it never makes.
-        super().__init__(token="none")  # noqa: S106
+        super().__init__(token="none")  # noqa: S106 (in this process nobody asks for one)
         self._client = cast(RuntimeHttpClient, runtime)
         self._mailboxes = mailboxes
         self._arriving: dict[str, _Arriving] = {}

@@ -52,29 +52,29 @@ class InProcessRuntime:
 
     # The methods have the names of Flower's client.
 
-    def GetNodes(self, request: GetNodesRequest) -> GetNodesResponse:  # noqa: N802
+    def GetNodes(self, request: GetNodesRequest) -> GetNodesResponse:
         """Return the connected nodes."""
         return runtime_handlers.get_nodes(request, self._state, self._task)
 
-    def PushMessages(self, request: PushAppMessagesRequest) -> PushAppMessagesResponse:  # noqa: N802
+    def PushMessages(self, request: PushAppMessagesRequest) -> PushAppMessagesResponse:
         """Store the heads of messages; their objects follow."""
         return runtime_handlers.push_messages(request, self._state, self._task)
 
-    def PushObject(self, request: PushObjectRequest) -> PushObjectResponse:  # noqa: N802
+    def PushObject(self, request: PushObjectRequest) -> PushObjectResponse:
         """Store an object of a message."""
         return runtime_handlers.push_object(request, self._state, self._task)
 
-    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:
         """Return an object of a reply."""
         return runtime_handlers.pull_object(request, self._state, self._task)
 
-    def ConfirmMessageReceived(  # noqa: N802
+    def ConfirmMessageReceived(
         self, request: ConfirmMessageReceivedRequest
     ) -> ConfirmMessageReceivedResponse:
         """Delete the objects of a reply."""
         return runtime_handlers.confirm_message_received(request, self._state, self._task)
 
-    def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802
+    def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:
         """Return the heads of the replies to some messages, each once.
 
         Flower's own handler looks at every message of the run each time.

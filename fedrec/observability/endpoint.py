@@ -208,7 +208,7 @@ def plain_server(application: ASGIApp, *, most_connections: int, stop_seconds: i
 class PromptProtocol(H11Protocol):
     """Close a connection that sends no complete request in time."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # narrower
         """Start to wait for a request."""
         super().connection_made(transport)
         self.loop.call_later(_REQUEST_SECONDS, self._end_without_request)

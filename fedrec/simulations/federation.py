@@ -186,7 +186,7 @@ class Federation:
             *command: program and arguments.
         """
         with self.log_path(name).open("ab") as log:
-            self.processes[name] = subprocess.Popen(  # noqa: S603
+            self.processes[name] = subprocess.Popen(  # noqa: S603 (our own commands)
                 command, stdout=log, stderr=log, env=_environment(), start_new_session=True
             )
 

@@ -86,7 +86,9 @@ def test_the_quorum_rule_equals_brute_force(members: int) -> None:
         (1000, 50, 40, 27, 13),
     ],
 )
-def test_the_default_committee_of_each_size_of_cohort_is_the_stated_one(cohort: int, colluders: int, members: int, threshold: int, corrupt: int) -> None:
+def test_the_default_committee_of_each_size_of_cohort_is_the_stated_one(
+    cohort: int, colluders: int, members: int, threshold: int, corrupt: int
+) -> None:
     assert default_colluders(cohort) == colluders
     seats = choose_seats(cohort=cohort, colluders=colluders)
     assert (seats.members, seats.threshold, seats.corrupt) == (members, threshold, corrupt)
