@@ -10,9 +10,14 @@ What the noise does to each part is known in size, since its standard deviation 
 - The scatter within classes is the Gram matrix less the class means' part. Noise makes some of its
   eigenvalues negative; they are cut at 0. A public prior, a multiple of the identity, is added. It is about
   as strong as the noise, whose largest eigenvalue is about 1.4 sqrt(k) times its deviation, so that the
-  inverse doesn't blow up directions of which noise is all that is known.
-- A mean's own noise adds trace(S^-1) times its variance to m_c^T S^-1 m_c, more for small classes than for
-  large ones. It is subtracted.
+  inverse doesn't blow up directions of which noise is all that is known. It is never weaker than k records
+  whose scatter is alike in all directions: with few records a covariance lacks directions without any noise.
+- A class's mean is drawn towards the mean of all, as far as its noise is large beside the distances between
+  classes (the empirical Bayes estimate of Stein 1956 and of Efron and Morris 1973). How far classes are apart
+  is estimated from all of them together, less the noise. With many classes or few records the noise of a mean
+  is longer than the mean, and without this the term m_c^T S^-1 m_c would choose the class.
+- What is left of a mean's own noise adds trace(S^-1) times its variance to that term, more for small classes
+  than for large ones. It is subtracted.
 - Counts are drawn towards their average, as far as their noise asks for it, and are never below its
   deviation: a mean is a sum divided by a count.
 """
@@ -36,8 +41,10 @@ _PRIOR: Final = 0.6
 _SPREAD: Final = 0.6
 """How much classes' counts are expected to differ, as a part of their average."""
 _LEAST: Final = 1e-9
-"""Least strength of the prior, as a part of the average scatter of a direction: without noise nothing else is
-added."""
+"""Least strength of the prior, as a part of a record: where there is no scatter nothing else is added."""
+_TRUST: Final = 4.0
+"""How many times as far apart as estimated classes are taken to be when means are drawn together. Once is
+right for the means themselves; four times measured best in which class is chosen (docs/one-round.md)."""
 
 
 def solver_of(model: nn.Module) -> Solve | None:
@@ -84,16 +91,42 @@ def solve_discriminant(
     centre = found.sums.sum(axis=0) / total
     values, vectors = np.linalg.eigh(found.gram - means.T @ found.sums)
     values = np.maximum(values, 0.0)
-    least = _LEAST * (float(values.sum()) + total) / dimension
-    prior = max(_PRIOR * noise * math.sqrt(dimension), least)
+    prior = max(_PRIOR * noise * math.sqrt(dimension), float(values.sum()) / total, _LEAST)
     # The prior's records count as records: the covariance is a mean over both.
     covariances = (values + prior) / (total + prior * dimension)
-    weights = ((means - centre) @ vectors / covariances) @ vectors.T
-    lengths = np.sum((means + centre) * weights, axis=1)
-    lengths -= np.sum(1.0 / covariances) * (noise / SUM_WEIGHT / counts) ** 2
+    away, left = _drawn_together(means - centre, counts, noise=noise / SUM_WEIGHT)
+    weights = (away @ vectors / covariances) @ vectors.T
+    lengths = np.sum((2 * centre + away) * weights, axis=1) - np.sum(1.0 / covariances) * left
     biases = np.log(counts / total) - 0.5 * lengths
     covariance = (vectors * covariances) @ vectors.T
     return np.concatenate([weights.reshape(-1), biases, covariance[np.triu_indices(dimension)]])
+
+
+def _drawn_together(
+    away: NDArray[np.float64], counts: NDArray[np.float64], *, noise: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Draw the classes' means towards the mean of all, as far as their noise asks for it.
+
+    Args:
+        away: float64 (classes, k), the noised means less the mean of all.
+        counts: float64 (classes,), the classes' numbers of records.
+        noise: standard deviation of the noise in each coordinate of a class's sum.
+
+    Returns:
+        The means less the mean of all, drawn towards 0, and the variance of the noise that is left in each
+        coordinate of them, float64 (classes,).
+    """
+    if noise == 0.0:
+        return away, np.zeros(len(away))
+    # The mean of all has a share of the noise of each class, which falls out of the difference.
+    of_sums = noise**2 * (1.0 - counts / counts.sum())
+    dimension = away.shape[1]
+    squares = float(np.sum((away * counts[:, None]) ** 2)) - dimension * float(of_sums.sum())
+    apart = _TRUST * max(squares, 0.0) / (dimension * float(np.sum(counts**2)))
+    of_means = of_sums / counts**2
+    # With no more than one class, neither has anything to tell.
+    kept = apart / np.maximum(apart + of_means, np.finfo(np.float64).tiny)
+    return kept[:, None] * away, kept**2 * of_means
 
 
 def _counts(noisy: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:

@@ -46,37 +46,83 @@ def scores(parameters: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("solver", ["lsqr", "eigen"])
 def test_without_noise_the_scores_are_those_of_scikit_learn(solver: str) -> None:
-    features, labels = data()
+    """But for a prior of k records, which so many records outweigh."""
+    features, labels = data(100_000)
     found = solve_discriminant(statistics(features, labels), classes=CLASSES, dimension=K, noise=0.0)
     theirs = LinearDiscriminantAnalysis(solver=solver, store_covariance=True).fit(features, labels)
     fresh, _ = data(seed=1)
     ours, expected = scores(found, fresh), theirs.decision_function(fresh)
     # A term that all classes share has no effect on which is the most probable, or how probable it is.
     np.testing.assert_allclose(
-        ours - ours.mean(axis=1, keepdims=True), expected - expected.mean(axis=1, keepdims=True), atol=1e-5
+        ours - ours.mean(axis=1, keepdims=True), expected - expected.mean(axis=1, keepdims=True), atol=0.02
     )
     covariance = np.zeros((K, K))
     covariance[np.triu_indices(K)] = found[CLASSES * K + CLASSES :]
-    np.testing.assert_allclose(covariance, np.triu(theirs.covariance_), atol=1e-7)
+    np.testing.assert_allclose(covariance, np.triu(theirs.covariance_), atol=2e-5)
 
 
-def test_the_prior_is_a_ridge_on_the_scatter() -> None:
-    """With noise stated but none added, the scatter has the prior added, and the bias the noise's own length
-    taken off."""
+@pytest.mark.parametrize("noise", [0.0, 0.5, 50.0])
+def test_scores_are_those_of_the_written_formulas(noise: float) -> None:
+    """With noise stated but none added: the prior, means drawn together, what is taken off biases."""
     features, labels = data(4000)
-    noise, prior = 0.5, 0.6 * 0.5 * np.sqrt(K)
     found = solve_discriminant(statistics(features, labels), classes=CLASSES, dimension=K, noise=noise)
-    counts = np.bincount(labels, minlength=CLASSES).astype(float)
-    means = np.stack([features[labels == c].mean(axis=0) for c in range(CLASSES)])
-    within = sum(np.cov(features[labels == c].T, bias=True) * counts[c] for c in range(CLASSES))
-    covariance = (within + prior * np.eye(K)) / (len(labels) + prior * K)
-    inverse = np.linalg.inv(covariance)
-    lengths = np.diag(means @ inverse @ means.T) - np.trace(inverse) * (noise / 2.0 / counts) ** 2
-    expected = features @ inverse @ means.T - 0.5 * lengths + np.log(counts / counts.sum())
+    own = [features[labels == c] for c in range(CLASSES)]
+    spread, average, of_count = 0.6 * 1000, 1000.0, noise / 0.6
+    counts = [(spread**2 * len(one) + of_count**2 * average) / (spread**2 + of_count**2) for one in own]
+    total, centre = sum(counts), features.sum(axis=0) / sum(counts)
+    means = [one.sum(axis=0) / count for one, count in zip(own, counts, strict=True)]
+    scatter = features.T @ features - sum(n * np.outer(m, m) for n, m in zip(counts, means, strict=True))
+    prior = max(0.6 * noise * np.sqrt(K), np.trace(scatter) / total)
+    inverse = np.linalg.inv((scatter + prior * np.eye(K)) / (total + prior * K))
+    variances = [(noise / 2) ** 2 * (1 - count / total) for count in counts]
+    energy = sum(np.sum((n * (m - centre)) ** 2) for n, m in zip(counts, means, strict=True))
+    apart = 4 * max(energy - K * sum(variances), 0) / (K * sum(count**2 for count in counts))
+    expected = []
+    for count, mean, variance in zip(counts, means, variances, strict=True):
+        kept = apart / (apart + variance / count**2)
+        away = kept * (mean - centre)
+        length = away @ inverse @ away - np.trace(inverse) * kept**2 * variance / count**2
+        expected.append((features - centre) @ inverse @ away - length / 2 + np.log(count / total))
+    columns = np.stack(expected, axis=1)
     ours = scores(found, features)
     np.testing.assert_allclose(
-        ours - ours.mean(axis=1, keepdims=True), expected - expected.mean(axis=1, keepdims=True), atol=1e-3
+        ours - ours.mean(axis=1, keepdims=True), columns - columns.mean(axis=1, keepdims=True), atol=1e-3
     )
+
+
+def test_many_classes_of_few_records_are_told_apart_under_noise() -> None:
+    """Means whose noise is longer than they are: the biases that it makes would choose the class."""
+    classes, dimension, each = 60, 64, 40
+    random = np.random.default_rng(3)
+    labels = np.repeat(np.arange(classes), each)
+    centres = random.normal(size=(classes, dimension))
+    records = centres[labels] + 0.8 * random.normal(size=(len(labels), dimension))
+    features = records / np.linalg.norm(records, axis=1, keepdims=True)
+    packed = clipped_statistics_sum(
+        torch.from_numpy(features)[:, None], torch.from_numpy(labels), classes=classes, clip=1.0
+    )
+    noisy = packed * RECORD_NORM + 24.0 * random.normal(size=packed.shape)
+    found = solve_discriminant(noisy, classes=classes, dimension=dimension, noise=24.0)
+    cut = classes * dimension
+    chosen = (features @ found[:cut].reshape(classes, -1).T + found[cut : cut + classes]).argmax(axis=1)
+    assert (chosen == labels).mean() > 0.3
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_fewer_records_than_directions_lose_little(noise: float) -> None:
+    """The covariance of so few lacks directions; the prior stands in for them."""
+    random = np.random.default_rng(4)
+    centres = random.normal(size=(CLASSES, 64))
+    labels = random.integers(0, CLASSES, 1080)
+    records = centres[labels] + 2 * random.normal(size=(1080, 64))
+    features = records / np.linalg.norm(records, axis=1, keepdims=True)
+    packed = clipped_statistics_sum(
+        torch.from_numpy(features[:80])[:, None], torch.from_numpy(labels[:80]), classes=CLASSES, clip=1.0
+    )
+    found = solve_discriminant(packed * RECORD_NORM, classes=CLASSES, dimension=64, noise=noise)
+    cut = CLASSES * 64
+    chosen = (features[80:] @ found[:cut].reshape(CLASSES, -1).T + found[cut : cut + CLASSES]).argmax(axis=1)
+    assert (chosen == labels[80:]).mean() > 0.9
 
 
 def test_noise_costs_accuracy_gradually() -> None:
