@@ -7,9 +7,10 @@ from datetime import date, timedelta
 from itertools import combinations, permutations
 
 import pytest
+from pydantic import ValidationError
 
 from fedrec.clients.approvals import Approvals, Review, Rules, review
-from fedrec.privacy.endorsements import sign_rotation, sign_vouch
+from fedrec.privacy.endorsements import sign_rotation, sign_vouch, vouch_holds
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import Peer
 from fedrec.protocol.roster_statements import RosterUpdate, SignedRotation, SignedVouch, Vouch
@@ -70,6 +71,21 @@ def reviewed(
 def with_new(*more: Peer, without: str = "", changed: dict[str, str] | None = None) -> list[Peer]:
     keys = changed or {}
     return [*(peer(name, keys.get(name)) for name in FIRST if name != without), *more]
+
+
+def test_no_roster_has_a_name_or_a_key_twice_and_nobody_s_word_counts_for_itself() -> None:
+    for twice in (
+        {"roster": (peer("a"), peer("a", "b"))},
+        {"roster": (peer("a"), peer("b", "a"))},
+        {"roster": (peer("a"),), "witnesses": (peer("a", "b"),)},
+        {"roster": (peer("a"),), "witnesses": (peer("b", "a"),)},
+    ):
+        with pytest.raises(ValidationError, match="twice"):
+            RosterUpdate.model_validate(twice)
+    for voucher, key in (("new", "a"), ("a", "new"), ("new", "new")):
+        signed = vouch(voucher, peer("new"), key=key)
+        assert not vouch_holds(signed, federation=FEDERATION, today=TODAY), (voucher, key)
+    assert vouch_holds(vouch("a", peer("new")), federation=FEDERATION, today=TODAY)
 
 
 def test_enough_vouches_and_no_fewer_make_a_new_merchant_acceptable() -> None:

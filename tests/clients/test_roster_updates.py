@@ -17,11 +17,12 @@ from fedrec.clients.approvals_file import read_approvals
 from fedrec.clients.identity_rotation import rotate_identity
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.roster_updates import RosterFollower
+from fedrec.clients.vouching import check_enrolment, vouch_for
 from fedrec.errors import ConfigError, RefusedError, TrainingError
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.endorsements import sign_vouch
 from fedrec.privacy.identity import SigningIdentity
-from fedrec.protocol.enrolment import Enrolment, JoinFile, read_file
+from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, JoinFile, read_file
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer
 from fedrec.protocol.roster_statements import SignedVouch, Vouch
@@ -211,6 +212,7 @@ def test_the_operator_takes_no_vouch_that_cannot_count(scene: Scene) -> None:
         ({"federation": "ab" * 32}, "another federation"),
         ({"last_day": "2020-01-01"}, "ended on 2020-01-01"),
         ({"voucher": "b"}, "is not that of 'b'"),
+        ({"voucher": "nobody"}, "is not that of 'nobody'"),
         ({"node_key_hash": "ab" * 32}, "another enrolment file"),
         ({"peer": Peer(name="new", signing_key="ab" * 32)}, "another enrolment file"),
     ):
@@ -251,6 +253,33 @@ def test_nobody_vouches_for_itself_or_without_the_fingerprint(scene: Scene) -> N
     shown = scene.run(client.app, "vouch", other.folder / "enrolment.json", "--home", folder)
     assert "that name with another key" in str(shown.exception)
     assert not list(folder.glob("vouch-*.json"))
+
+
+def test_no_file_is_vouched_for_that_is_forged_a_witness_s_or_has_the_own_name_or_key(scene: Scene) -> None:
+    home, stranger = scene.shops["a"], SigningIdentity.generate()
+    own, right = home.identity(), read_file(scene.shops["new"].folder / "enrolment.json", Enrolment)
+
+    def checked(key: SigningIdentity, **changes: object) -> None:
+        stated = right.statement.model_copy(update={"signing_key": key.public.hex(), **changes})
+        signature = key.sign(stated.canonical_bytes(), context=ENROLMENT_CONTEXT).hex()
+        check_enrolment(home, Enrolment(statement=stated, signature=signature))
+
+    checked(stranger)
+    for changes, reason in (
+        ({"role": "witness", "unit": None, "size": None}, "merchants vouch for merchants alone"),
+        ({"name": "a"}, "own name or key"),
+        ({"name": "b"}, "that name with another key"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            checked(stranger, **changes)
+    with pytest.raises(ConfigError, match="own name or key"):
+        checked(own)
+    forged = right.model_copy(
+        update={"statement": right.statement.model_copy(update={"name": "a good shop"})}
+    )
+    with pytest.raises(ConfigError, match="not signed with the key that it names"):
+        vouch_for(home, forged, days=30)
+    assert not list(home.folder.glob("vouch-*.json"))
 
 
 def test_an_exchanged_key_reaches_the_others_and_voids_its_vouches(scene: Scene) -> None:

@@ -13,8 +13,12 @@ from flwr.app import Message
 
 from fedrec.errors import AggregationError, ProtocolError, RefusedError
 from fedrec.privacy.aggregation.dealing import encode_share
+from fedrec.privacy.aggregation.scalar_sharing import random_scalars
+from fedrec.privacy.aggregation.scheme import CommitteeScheme
 from fedrec.privacy.aggregation.seats import seat_order
+from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SealingKey, seal
+from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.messages import JoinRequest, UnmaskReply, UnmaskRequest
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import COMMITMENT_CONTEXT, SignedCommitment, box_binding
@@ -283,6 +287,41 @@ def test_replayed_uploads_and_answers_of_an_earlier_round_are_left_out(
     assert "ledger head is of another" in coordinator.refusals["round 2, m4"]
     for name in ("m2", "m4"):
         assert f"round 2, {name}: {coordinator.refusals[f'round 2, {name}']}" in caplog.messages
+
+
+def test_a_dealer_of_another_s_key_turned_round_takes_nobody_out_of_a_sum(tmp_path: Path) -> None:
+    """What opens single updates with one key for all: m3, with the server, deals the negative of m0's key.
+
+    Its commitments are m0's with the other sign, so that those of the sum are m1's and m2's alone. What it
+    lacks are m0's shares at honest members.
+    """
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan(rounds=1, min_contributors=4)
+    requests, blobs = unmask_requests(cohort, plan)
+    scheme = derive(plan).scheme
+    assert isinstance(scheme, CommitteeScheme)
+    for place, member in enumerate(plan.committee[:3]):
+        request = requests[place]
+        first, own = request.survivors[0].commitment, request.survivors[3].commitment
+        negative = tuple(f"{5 - int(one[:2]):02}{one[2:]}" for one in first.key_commitments)
+        changed = own.model_copy(update={"key_commitments": negative})
+        signature = cohort.identities["m3"].sign(changed.canonical_bytes(), context=COMMITMENT_CONTEXT)
+        survivors = (
+            *request.survivors[:3], SignedCommitment(commitment=changed, signature=signature.hex())
+        )  # fmt: skip
+        # A guess at the negative of m0's share, and m0's own box, sealed by m0 for this member.
+        guess = encode_share(place + 1, random_scalars(scheme.parcel_bytes // 32, Randomness.from_os()))
+        private = cohort.merchants[member].store.training(plan.training_id).secrets.sealing_private
+        assert private is not None
+        binding = box_binding(training_id=plan.training_id, round_number=1, dealer="m3", member=member)
+        sealed = seal(SealingKey.from_private_bytes(private).public, guess, binding=binding)
+        box = blobs[place]["box-1"] if place == 1 else sealed
+        reply, sent = cohort.merchants[member].unmask(
+            request.model_copy(update={"survivors": survivors}), blobs[place] | {"box-4": box}
+        )
+        assert reply.complaints == ("m3",) and not sent
+        with pytest.raises(RefusedError, match="different request"):
+            cohort.merchants[member].unmask(request, blobs[place])
 
 
 def test_a_complaint_about_somebody_who_is_not_in_the_sum_counts_for_nothing(tmp_path: Path) -> None:
