@@ -330,7 +330,7 @@ def test_a_training_brings_a_new_merchant_to_those_that_are_online(tmp_path: Pat
     rules = "lifetime_epsilon = 9.0\nlifetime_delta = 1e-5\nleast_vouchers = 2\n"
     for name, merchant in cohort.merchants.items():
         home = MerchantHome(cohort.folder / name)
-        (home.folder / "client.toml").write_text(f'name = "{name}"\ndata = "."\n')
+        (home.folder / "client.toml").write_text(f'name = "{name}"\ndata = "{tmp_path}"\n')
         (home.folder / "policy.toml").write_text(rules)
         home.approve(old if name != "m3" else old.model_copy(update={"roster": cohort.roster}))
         merchant.context.rosters = RosterFollower(home)

@@ -250,7 +250,7 @@ def test_a_roster_that_is_approved_later_is_for_later_trainings(tmp_path: Path) 
     cohort = Cohort(tmp_path / "cohort")
     joined = Joined(cohort, cohort.plan())
     merchant, home = joined.merchant, MerchantHome(cohort.folder / "m0")
-    (home.folder / "client.toml").write_text('name = "m0"\ndata = "."\n')
+    (home.folder / "client.toml").write_text(f'name = "m0"\ndata = "{tmp_path}"\n')
     file = home.folder / "policy.toml"
     file.write_text(rules := "lifetime_epsilon = 9.0\nlifetime_delta = 1e-5\n")
     operator = ServerHome.create(tmp_path / "server", address="127.0.0.1:1", listen=None)
