@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 import httpx
@@ -18,6 +19,12 @@ connection stays open at the server."""
 MOST_RETRY_SECONDS = 300.0
 """Longest time to come again that a merchant takes from a server."""
 
+_ANSWERS = {
+    "3": "it sends you elsewhere, perhaps to sign in: open any page in a browser; or ",
+    "4": "ask whoever runs it to allow this address and port; or ",
+    "5": "it doesn't reach the server: ask the operator whether that runs; or ",
+}
+"""What a proxy's answer points to, by the first digit of its status."""
 _REFUSALS = (401, 403)
 _BUSY = (429, 503)
 _NAME_FAULTS = ("name or service not known", "name resolution", "nodename nor servname", "getaddrinfo")
@@ -72,9 +79,11 @@ def _proxy_fault(error: Exception, said: str, address: str, proxy: Proxy) -> str
             f"{proxy} wants a user name and a password, or doesn't take those that it was given: write them "
             f"into {proxy.named_by}, as in http://USER:PASSWORD@HOST:PORT"
         )
+    status = re.match(r"[345]\d\d\b", said) if isinstance(error, httpx.ProxyError) else None
+    advice = "" if status is None else _ANSWERS[status[0][0]]
     return (
-        f"the server at {address} can't be reached through {proxy} ({said}): correct {proxy.named_by}, or "
-        f"name {address.rpartition(':')[0].strip('[]')} in NO_PROXY to reach it directly"
+        f"the server at {address} can't be reached through {proxy} ({said}): {advice}correct "
+        f"{proxy.named_by}, or name {address.rpartition(':')[0].strip('[]')} in NO_PROXY to reach it directly"
     )
 
 

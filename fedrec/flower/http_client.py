@@ -10,6 +10,7 @@ import httpx
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
 from fedrec.flower.proxies import Proxy
+from fedrec.flower.socks_transport import SocksTransport
 
 
 def http_client(*, ca: Path, proxy: Proxy | None, seconds: float, kept_seconds: float = 5.0) -> httpx.Client:
@@ -35,15 +36,19 @@ def http_client(*, ca: Path, proxy: Proxy | None, seconds: float, kept_seconds: 
         raise ConfigError(
             f"the authority's certificate {ca} can't be used ({one_line(error)}): join again"
         ) from None
-    url = None if proxy is None else proxy.url
+    limits = httpx.Limits(max_connections=100, keepalive_expiry=kept_seconds)
+    socks = proxy is not None and proxy.url.startswith("socks")
     try:
         return httpx.Client(
             verify=trusted,
             timeout=seconds,
-            limits=httpx.Limits(max_connections=100, keepalive_expiry=kept_seconds),
+            limits=limits,
             follow_redirects=False,
             trust_env=False,
-            proxy=url,
+            proxy=None if proxy is None or socks else proxy.url,
+            transport=SocksTransport(proxy.url, trusted=trusted, limits=limits, seconds=seconds)
+            if proxy is not None and socks
+            else None,
         )
     except (httpx.InvalidURL, ValueError, ImportError):
         raise ConfigError(f"{proxy} can't be used: correct it") from None

@@ -135,6 +135,9 @@ def _is_excepted(address: str, exceptions: str) -> bool:
 
 
 def _covers(name: str, host: str) -> bool:
+    if "*" in name.lstrip("*"):
+        # As Windows and Java write ranges: 192.168.*, *.shop.*
+        return re.fullmatch(re.escape(name).replace(r"\*", ".*"), host) is not None
     try:
         number = ipaddress.ip_address(host)
     except ValueError:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -14,6 +15,7 @@ from fedrec.errors import ConfigError, ConnectionLostError
 from fedrec.flower import proxies
 from fedrec.flower.clock import ask_clock
 from fedrec.flower.fleet import FleetLink
+from fedrec.flower.http_client import http_client
 from fedrec.flower.model_link import ModelLink
 from fedrec.flower.proxies import proxy_for
 from fedrec.protocol.tls import Certificates
@@ -70,6 +72,9 @@ def test_the_environment_names_the_proxy(
         ("server.example:8443", "server.example:1", False),
         ("10.0.0.0/8", "10.2.3.4:1", True),
         ("10.2.3.4", "10.2.3.4:1", True),
+        ("10.2.*", "10.2.3.4:1", True),
+        ("10.2.*", "10.21.3.4:1", False),
+        ("server.*", "server.example:1", True),
         ("10.0.0.0/8", "11.2.3.4:1", False),
         ("10.0.0.0/8", "server.example:1", False),
         ("2.3.4", "1.2.3.4:1", False),
@@ -227,3 +232,30 @@ def test_a_proxy_that_refuses_or_is_dead_is_named_without_its_password(
     proxy.listener.close()
     said = _said(server, certificates)
     assert f"can't be reached through {named}" in said and "NO_PROXY" in said and "secret" not in said
+
+
+@pytest.mark.parametrize(("status", "advice"), [("302 Found", "sign in"), ("502 Bad Gateway", "operator")])
+def test_what_a_proxy_answers_says_what_to_do(
+    status: str,
+    advice: str,
+    proxy: ForwardingProxy,
+    server: HostileServer,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+    proxy.answer = f"HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n".encode()
+    said = _said(server, certificates)
+    assert f"({status})" in said and advice in said
+
+
+def test_a_socks_proxy_that_says_nothing_ends_in_time(certificates: Certificates) -> None:
+    pytest.importorskip("socksio")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"socks5://user:secret@127.0.0.1:{silent.getsockname()[1]}"
+        named = proxies.Proxy(url, "shown", "ALL_PROXY")
+        with (
+            http_client(ca=certificates.authority, proxy=named, seconds=0.2) as client,
+            pytest.raises(httpx.TimeoutException),
+        ):
+            client.get("https://127.0.0.1:1/health")
