@@ -22,6 +22,7 @@ from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.dp.class_statistics import clipped_statistics_sum
 from fedrec.server.discriminant import solver_of
 from fedrec.server.starting_points import ROW_NORM
+from fedrec.server.weights import shortened
 from fedrec.vision import model_registry
 from fedrec.vision.backbones.carried_weights import carried_weights
 from fedrec.vision.backbones.public_directions import ProjectedSet
@@ -74,7 +75,7 @@ def train(
 
     settings = head_recipe(PublicNumbers(records=len(x), noise_multiplier=multiplier))
     noise = deviation(epsilon, settings.rounds)
-    mean = (x.sum(axis=0) + rng.normal(0.0, noise, x.shape[1])) / len(x)
+    mean = shortened((x.sum(axis=0) + rng.normal(0.0, noise, x.shape[1])) / len(x), noise=noise / len(x))
     centred = unit(x - mean)
     weights, velocity = start.copy(), np.zeros_like(start)
     truth = np.eye(len(start))[labels]

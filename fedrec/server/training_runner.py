@@ -150,11 +150,12 @@ class TrainingRunner:
             scale = self._derived.noise.scale
             self.weights.set_solution(self.weights.solve(gradient / scale, opened.noise_std / scale))
             return
-        gradient *= self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
+        part = self._derived.unit / (self.plan.sample_rate * self.plan.records_total)
+        gradient *= part
         if self.weights.lacks_mean:
             # Merchants scaled the features by the clip.
             gradient /= self.plan.clip
-            self.weights.set_mean(gradient)
+            self.weights.set_mean(gradient, noise=opened.noise_std * part / self.plan.clip)
             return
         if self.plan.sends_moves:
             # Merchants sum the gradients of their local steps; a model's change is minus the rate times that.

@@ -86,7 +86,7 @@ def test_a_released_mean_is_not_shrunk() -> None:
     settings = all_settings(REGISTRY.get("sgd"), {})
     update = ServerUpdate(optimizer="sgd", learning_rate=RATE, settings=settings, weight_decay=2.0, l1=0.1)
     weights = start_weights(update, np.ones(3), rounds=3, mean=slice(2, 3))
-    weights.set_mean(np.array([0.0, 0.0, 0.5]))
+    weights.set_mean(np.array([0.0, 0.0, 0.5]), noise=0.0)
     weights.step(np.zeros(3))
     np.testing.assert_allclose(weights.parameters, [0.79, 0.79, 0.5])
 

@@ -98,7 +98,7 @@ def test_the_round_of_the_mean_is_no_step_of_the_schedule() -> None:
     schedule = read_schedule("step:drops=1")
     update = ServerUpdate(optimizer="sgd", learning_rate=1.0, settings=settings, schedule=schedule)
     weights = start_weights(update, np.zeros(3), rounds=3, mean=slice(2, 3))
-    weights.set_mean(np.array([9.0, 9.0, 0.5]))
+    weights.set_mean(np.array([9.0, 9.0, 0.5]), noise=0.0)
     for _ in range(2):
         weights.step(np.array([1.0, 0.0, 7.0]))
     np.testing.assert_allclose(weights.parameters, [-1.1, 0.0, 0.5])
