@@ -105,5 +105,5 @@ def ask_clock(address: str, *, ca: Path) -> float | None:
             client.stream("GET", f"https://{address}/health") as response,
         ):
             return seconds_ahead(response)
-    except (httpx.HTTPError, OSError, ConfigError):
+    except (httpx.HTTPError, OSError, ConfigError, UnicodeError):
         return None

@@ -65,6 +65,13 @@ def _advice(error: Exception, said: str) -> str:
     lowered = said.lower()
     if isinstance(error, httpx.TimeoutException) or "timed out" in lowered:
         return ": nothing answers; a firewall may be in between, or its machine is off"
+    if "wrong_version" in lowered or "record_layer" in lowered:
+        return (
+            ": what answers there is another program, or a page of this network that wants you to sign in; "
+            "open any page in a browser, or ask the operator for the port"
+        )
+    if "eof occurred" in lowered or "reset by peer" in lowered or "disconnected" in lowered:
+        return ": it is closed at once; a firewall may be in between, or the server is starting"
     if "refused" in lowered:
         return ": its machine is there, but no server runs at that port; ask the operator"
     if any(word in lowered for word in _NAME_FAULTS):
@@ -126,5 +133,6 @@ def _certificate_fault(said: str) -> str:
     if "mismatch" in said:
         return "is for another address than the join file's: ask the operator"
     return (
-        "is not from the authority in the join file: somebody may be in between, or the server has a new one"
+        "is not from the authority in the join file: somebody may be in between, as a virus scanner or a "
+        "company's network is that reads along, or the server has a new one"
     )

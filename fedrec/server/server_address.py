@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
 
-from fedrec._internal.host_names import ascii_host
+from fedrec._internal.host_names import ascii_host, is_host
 from fedrec.errors import ConfigError
 
 _HOST: Final = r"\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_.\-]+"
@@ -34,7 +34,7 @@ def parse_address(given: str, *, option: str = "--address ") -> tuple[str, int]:
     with suppress(ValueError):
         host = ascii_host(host)
     found = _ADDRESS.fullmatch(f"{host}:{port}")
-    if found is None or not _is_port(port):
+    if found is None or not is_host(host) or not _is_port(port):
         raise ConfigError(
             f"{option}{given} is not HOST:PORT: write the name or the IP address at which merchants reach "
             f"this server, a colon and a port from 1 to 65535, as in {_example(given)}"
@@ -72,6 +72,6 @@ def _example(given: str) -> str:
         return f"[{IPv6Address(bare.strip('[]'))}]:{_USUAL_PORT}"
     host, _, port = bare.partition(":")
     with suppress(ValueError):
-        if re.fullmatch(_HOST, ascii_host(host)):
+        if re.fullmatch(_HOST, ascii_host(host)) and is_host(ascii_host(host)):
             return f"{host}:{port if _is_port(port) else _USUAL_PORT}"
     return f"shop.example:{_USUAL_PORT}"

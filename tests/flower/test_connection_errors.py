@@ -21,6 +21,8 @@ from fedrec.flower.connection_errors import explained
         (httpx.ConnectError("[Errno 101] Network is unreachable"), "on the internet?"),
         (httpx.ConnectTimeout("timed out"), "a firewall may be in between"),
         (httpx.ReadTimeout(""), "nothing answers"),
+        (httpx.ConnectError("[SSL: WRONG_VERSION_NUMBER] wrong version number"), "another program"),
+        (httpx.ConnectError("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred"), "closed at once"),
     ],
 )
 def test_a_server_that_cant_be_reached_is_told_with_what_to_do(error: Exception, says: str) -> None:

@@ -85,7 +85,13 @@ def test_a_server_s_name_may_be_international(given: str, kept: str, tmp_path: P
     assert kept == given or given.lower().encode("idna").decode() == kept
 
 
-@pytest.mark.parametrize("given", ["\u2603.example", "b\u00fc..example", "\u00fc" * 70, "b\u00fc cher"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("\u2603.example", "b\u00fc..example", "\u00fc" * 70, "b\u00fc cher", "a" * 64 + ".example", "a..b"),
+        *("-a.example", "192.168.1.300", "1.2.3", "[1::2::3]", "[192.0.2.7]"),
+    ],
+)
 def test_a_name_that_no_host_can_have_is_refused(given: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not HOST:PORT"):
         ServerHome.create(tmp_path / "server", address=f"{given}:8443", listen=None)
