@@ -17,7 +17,7 @@ from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.step import contribute
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.simulations.attacks import canaries
+from fedrec.simulations.attacks import canary_training
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def noise_scaled(part: float) -> Iterator[None]:
         return contribute(*arguments, plan=replace(plan, share_std=plan.share_std * part), **options)
 
     # The colluders' own part is computed anew by the audit: it must be the same there.
-    with patched(contribution, "contribute", less), patched(canaries, "contribute", less):
+    with patched(contribution, "contribute", less), patched(canary_training, "contribute", less):
         yield
 
 

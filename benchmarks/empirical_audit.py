@@ -20,7 +20,8 @@ from broken_pipelines import (
 )
 from measure import finish, parse
 
-from fedrec.simulations.attacks.canaries import AuditOptions, AuditResult, audit
+from fedrec.simulations.attacks.canaries import AuditResult, audit
+from fedrec.simulations.attacks.canary_training import AuditOptions
 
 RUNS, QUICK_RUNS = 20, 1
 

@@ -14,7 +14,8 @@ from fedrec._internal.json_files import write_json
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.errors import AuditError, ConfigError
 from fedrec.privacy.accounting.code_hash import code_name
-from fedrec.simulations.attacks.canaries import SCHEMA, AuditOptions, AuditResult, audit
+from fedrec.simulations.attacks.canaries import SCHEMA, AuditResult, audit
+from fedrec.simulations.attacks.canary_training import AuditOptions
 
 _DEFAULT = AuditOptions()
 _CONFIDENCE = _DEFAULT.confidence

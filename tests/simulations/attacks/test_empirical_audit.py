@@ -25,7 +25,8 @@ from scipy.stats import binom
 from fedrec.cli import app as cli
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.lifetime_spend import Lifetime
-from fedrec.simulations.attacks.canaries import AuditOptions, audit
+from fedrec.simulations.attacks.canaries import audit
+from fedrec.simulations.attacks.canary_training import AuditOptions
 from fedrec.simulations.attacks.one_run_bounds import bound_gaussian, bound_steinke, lower_bound
 
 SMALL: dict[str, Any] = {"canaries": 1500, "rounds": 2}
