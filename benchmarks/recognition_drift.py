@@ -20,7 +20,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from recognition_edits import jpeg
 from sklearn.linear_model import LogisticRegression
 
-from fedrec.recognition.drift.look import look_of
+from fedrec.recognition.drift.photo_statistics import photo_statistics
 from fedrec.recognition.drift.reference import Reference, make_reference
 from fedrec.recognition.drift.thresholds import CHECKS, Photos
 from fedrec.recognition.drift.watch import Watch
@@ -57,7 +57,7 @@ class Model:
         """Return what is seen of photos."""
         embeddings = self.backbone.embed(photos)
         probabilities = self.head.predict_proba(embeddings).astype(np.float32)
-        return Photos(embeddings, probabilities, [look_of(photo) for photo in photos])
+        return Photos(embeddings, probabilities, [photo_statistics(photo) for photo in photos])
 
 
 def photo_of(path: Path) -> Image.Image:
@@ -150,7 +150,7 @@ def main() -> None:
             [*seen.looks, *as_they_are.looks[:: 3 * step][: len(foreign)]],
         )
         ratios[f"half {name}"] = measure(f"half foreign: {name}", mixed, wanted="foreign", count=few)
-    ratios["look_cpu_ms"] = 1000 * cpu_seconds(lambda: look_of(photos[0]), repeats=9)
+    ratios["look_cpu_ms"] = 1000 * cpu_seconds(lambda: photo_statistics(photos[0]), repeats=9)
     watch = Watch(reference)
     one = as_they_are.embeddings[0], as_they_are.probabilities[0], as_they_are.looks[0]
     ratios["add_cpu_ms"] = 10 * cpu_seconds(lambda: [watch.add(*one) for _ in range(100)], repeats=9)

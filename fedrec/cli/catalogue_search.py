@@ -163,9 +163,9 @@ def _look_at(
         picture = picture_of(read_file(path), None if crop is None else parse_crop(crop))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    (look,) = model.look([picture])
-    named = None if look.label is None or look.probability is None else (look.label, look.probability)
-    return look.vector, named
+    (output,) = model.run([picture])
+    named = None if output.label is None or output.probability is None else (output.label, output.probability)
+    return output.vector, named
 
 
 def _stored(opened: Catalogue, text: str) -> tuple[StoredProduct, StoredPhoto]:

@@ -17,7 +17,7 @@ from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.photo_lines import file_name
 from fedrec.errors import DataError
 from fedrec.observability.progress import Stage
-from fedrec.recognition.drift.look import Look, look_of
+from fedrec.recognition.drift.photo_statistics import PhotoStatistics, photo_statistics
 from fedrec.recognition.drift.reference import REFERENCE, make_reference, read_reference, write_reference
 from fedrec.recognition.drift.thresholds import Photos
 from fedrec.recognition.drift.watch import Alarm, Watch
@@ -110,7 +110,9 @@ def watch(given: WatchOptions) -> None:
         typer.echo(f"{counted(count, 'photo')}, {windows} of {max(usual.limits)}: {counted(alarms, 'alarm')}")
 
 
-def _seen(model: RecognitionModel, paths: Sequence[Path]) -> Iterator[tuple[Path, Recognition, Look]]:
+def _seen(
+    model: RecognitionModel, paths: Sequence[Path]
+) -> Iterator[tuple[Path, Recognition, PhotoStatistics]]:
     """Yield what the model and a look say of each photo that can be read; tell of the others on stderr."""
     with progress_bar(quiet=False) as tell:
         for number, path in enumerate(paths, 1):
@@ -119,7 +121,7 @@ def _seen(model: RecognitionModel, paths: Sequence[Path]) -> Iterator[tuple[Path
             except DataError as error:
                 typer.echo(f"{file_name(path)}: can't be read: {error}", err=True)
             else:
-                yield path, model.recognise([photo])[0], look_of(photo)
+                yield path, model.recognise([photo])[0], photo_statistics(photo)
             tell(Stage("photos", number, len(paths)))
 
 

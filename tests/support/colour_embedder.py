@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fedrec.recognition.catalogue.catalogue import UsedModel
-from fedrec.recognition.catalogue.photo_model import Look, PhotoModel
+from fedrec.recognition.catalogue.photo_model import ModelOutput, PhotoModel
 
 
 class ColourEmbedder:
@@ -46,9 +46,11 @@ def colour_model(*, power: float = 0.5, classes: bool = False, path: str | None 
     """A model of colours, with or without classes."""
     embedder = ColourEmbedder(power=power)
 
-    def look(photos: Sequence[Image.Image]) -> list[Look]:
+    def run(photos: Sequence[Image.Image]) -> list[ModelOutput]:
         named = [brightness(photo) if classes else (None, None) for photo in photos]
-        return [Look(vector, *label) for vector, label in zip(embedder.embed(photos), named, strict=True)]
+        return [
+            ModelOutput(vector, *label) for vector, label in zip(embedder.embed(photos), named, strict=True)
+        ]
 
     used = UsedModel(
         embedding_id=embedder.embedding_id,
@@ -57,7 +59,7 @@ def colour_model(*, power: float = 0.5, classes: bool = False, path: str | None 
         labels_of="brightness" if classes else None,
         description=f"colours to the power of {power}",
     )
-    return PhotoModel(used, look)
+    return PhotoModel(used, run)
 
 
 def save_photo(path: Path, seed: int, *, size: int = 24) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from fedrec.recognition.catalogue.catalogue import UsedModel
-from fedrec.recognition.catalogue.photo_model import Look, PhotoModel
+from fedrec.recognition.catalogue.photo_model import ModelOutput, PhotoModel
 from fedrec.recognition.catalogue.photos import stored_text
 from fedrec.recognition.model import RecognitionModel, open_model
 from fedrec.recognition.zero_training import backbone_bundle
@@ -42,13 +42,13 @@ def photo_model_of(model: RecognitionModel, *, path: str | None) -> PhotoModel:
         The model.
     """
 
-    def look(photos: Sequence[Image.Image]) -> list[Look]:
-        looks = []
+    def run(photos: Sequence[Image.Image]) -> list[ModelOutput]:
+        outputs = []
         for found in model.recognise(photos):
             label, probability = found.top(1)[0] if model.classes else (0, None)
             name = model.classes[label] if model.classes else None
-            looks.append(Look(found.embedding, name, probability))
-        return looks
+            outputs.append(ModelOutput(found.embedding, name, probability))
+        return outputs
 
     used = UsedModel(
         embedding_id=model.embedding_id,
@@ -57,4 +57,4 @@ def photo_model_of(model: RecognitionModel, *, path: str | None) -> PhotoModel:
         labels_of=model.manifest.graph.sha256 if model.classes else None,
         description=model.title,
     )
-    return PhotoModel(used, look)
+    return PhotoModel(used, run)

@@ -15,7 +15,7 @@ from fedrec.recognition.catalogue.changes import Vector
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelOutput:
     """What a model says of one photo.
 
     Attributes:
@@ -35,11 +35,11 @@ class PhotoModel:
 
     Attributes:
         used: its name.
-        look: says something of each of several photos.
+        run: returns a vector, and perhaps a class, for each of several photos.
     """
 
     used: UsedModel
-    look: Callable[[Sequence[Image.Image]], Sequence[Look]]
+    run: Callable[[Sequence[Image.Image]], Sequence[ModelOutput]]
 
     def describe(self, photos: Sequence[Image.Image]) -> list[Vector]:
         """Compute the vectors and classes of photos.
@@ -52,8 +52,8 @@ class PhotoModel:
         """
         if not photos:
             return []
-        looks = self.look(photos)
-        found = np.stack([look.vector for look in looks]) if looks else np.zeros((0, 0), np.float32)
+        outputs = self.run(photos)
+        found = np.stack([output.vector for output in outputs]) if outputs else np.zeros((0, 0), np.float32)
         fits = found.shape == (len(photos), self.used.dimension)
         # Not-a-number fails this comparison too.
         if not fits or not (np.abs(np.linalg.norm(found, axis=1) - 1) < 0.01).all():
@@ -61,10 +61,10 @@ class PhotoModel:
         return [
             Vector(
                 self.used.embedding_id,
-                look.vector.astype(np.float16),
+                output.vector.astype(np.float16),
                 self.used.labels_of,
-                look.label,
-                look.probability,
+                output.label,
+                output.probability,
             )
-            for look in looks
+            for output in outputs
         ]

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.recognition.drift.look import Look
+from fedrec.recognition.drift.photo_statistics import PhotoStatistics
 
 
 @dataclass
@@ -44,7 +44,9 @@ class Sums:
         """
         return cls(np.zeros(dimension), np.zeros(classes))
 
-    def add(self, embedding: NDArray[np.float32], probabilities: NDArray[np.float32], look: Look) -> None:
+    def add(
+        self, embedding: NDArray[np.float32], probabilities: NDArray[np.float32], look: PhotoStatistics
+    ) -> None:
         """Add a photo.
 
         Args:

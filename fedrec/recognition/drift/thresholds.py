@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import DataError
-from fedrec.recognition.drift.look import Look
 from fedrec.recognition.drift.measures import Means, measures
+from fedrec.recognition.drift.photo_statistics import PhotoStatistics
 
 CHECKS: Final = (50, 100)
 """Photos of a window after which it is compared with the reference; the last one ends it. At most 199
@@ -41,7 +41,7 @@ class Photos:
 
     embeddings: NDArray[np.float32]
     probabilities: NDArray[np.float32]
-    looks: Sequence[Look]
+    looks: Sequence[PhotoStatistics]
 
     def some(self, places: NDArray[np.int64]) -> Photos:
         """Return the photos at these places."""

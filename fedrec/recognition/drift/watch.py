@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.recognition.drift.look import Look
 from fedrec.recognition.drift.measures import MEASURES, Means, measures
+from fedrec.recognition.drift.photo_statistics import PhotoStatistics
 from fedrec.recognition.drift.reference import Reference
 from fedrec.recognition.drift.sums import Sums
 
@@ -85,7 +85,7 @@ class Watch:
             return self._standing
 
     def add(
-        self, embedding: NDArray[np.float32], probabilities: NDArray[np.float32], look: Look
+        self, embedding: NDArray[np.float32], probabilities: NDArray[np.float32], look: PhotoStatistics
     ) -> tuple[Alarm, ...]:
         """Add a photo that the model was asked.
 

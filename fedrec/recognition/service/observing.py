@@ -6,7 +6,7 @@ import logging
 
 from PIL import Image
 
-from fedrec.recognition.drift.look import look_of
+from fedrec.recognition.drift.photo_statistics import photo_statistics
 from fedrec.recognition.drift.watch import Watch
 from fedrec.recognition.model import Recognition
 from fedrec.recognition.service.metrics import Metrics
@@ -35,6 +35,6 @@ class Observer:
         self._metrics.recognised(found)
         if self._watch is None:
             return
-        for alarm in self._watch.add(found.embedding, found.probabilities, look_of(photo)):
+        for alarm in self._watch.add(found.embedding, found.probabilities, photo_statistics(photo)):
             _log.warning("%s", alarm.text)
         self._metrics.watched(self._watch.standing)

@@ -20,7 +20,7 @@ from fedrec.recognition import zero_training
 from fedrec.recognition.catalogue import models
 from fedrec.recognition.catalogue.catalogue import Catalogue, UsedModel
 from fedrec.recognition.catalogue.importing import import_file
-from fedrec.recognition.catalogue.photo_model import Look, PhotoModel
+from fedrec.recognition.catalogue.photo_model import ModelOutput, PhotoModel
 from fedrec.recognition.copies.alignment import alignments
 from fedrec.recognition.copies.collection import AllVectors
 from fedrec.recognition.copies.decision import match
@@ -54,7 +54,9 @@ def thumbnail_model() -> PhotoModel:
     used = UsedModel(
         embedder.embedding_id, embedder.dimension, path=None, labels_of=None, description="small"
     )
-    return PhotoModel(used, lambda photos: [Look(vector, None, None) for vector in embedder.embed(photos)])
+    return PhotoModel(
+        used, lambda photos: [ModelOutput(vector, None, None) for vector in embedder.embed(photos)]
+    )
 
 
 EDITS: dict[str, Edit] = {

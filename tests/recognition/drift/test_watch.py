@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from fedrec.cli import model_watch
 from fedrec.cli.app import app
 from fedrec.errors import ConfigError, DataError
-from fedrec.recognition.drift.look import Look, look_of
 from fedrec.recognition.drift.measures import MEASURES
+from fedrec.recognition.drift.photo_statistics import PhotoStatistics, photo_statistics
 from fedrec.recognition.drift.reference import Reference, make_reference, read_reference, write_reference
 from fedrec.recognition.drift.thresholds import CHECKS, Photos, limits
 from fedrec.recognition.drift.watch import Alarm, Watch
@@ -43,7 +43,10 @@ def drawn(
     probabilities = (np.eye(3)[labels] * (sure - (1 - sure) / 2)[:, None] + (1 - sure)[:, None] / 2).astype(
         np.float32
     )
-    looks = [Look(float(bright), float(sharp)) for bright, sharp in rng.normal((130, 6), (30, 1), (count, 2))]
+    looks = [
+        PhotoStatistics(float(bright), float(sharp))
+        for bright, sharp in rng.normal((130, 6), (30, 1), (count, 2))
+    ]
     return Photos(vectors, probabilities, looks)
 
 
@@ -77,7 +80,7 @@ def test_each_change_is_named_within_a_window(reference: Reference, wanted: str)
     if wanted in {"dark", "bright", "blur"}:
         light = {"dark": -25.0, "bright": 25.0}.get(wanted, 0.0)
         soft = 0.9 if wanted == "blur" else 0.0
-        looks = [Look(look.luminance + light, look.sharpness - soft) for look in photos.looks]
+        looks = [PhotoStatistics(look.luminance + light, look.sharpness - soft) for look in photos.looks]
         photos = Photos(photos.embeddings, photos.probabilities, looks)
     if wanted == "unsure":
         photos = Photos(photos.embeddings, 0.7 * photos.probabilities + np.float32(0.1), photos.looks)
@@ -148,7 +151,7 @@ def test_a_reference_of_before_has_fewer_limits(reference: Reference) -> None:
         for count, each in reference.limits.items()
     }
     photos = drawn(np.random.default_rng(8), CHECKS[-1])
-    looks = [Look(look.luminance + 25, look.sharpness) for look in photos.looks]
+    looks = [PhotoStatistics(look.luminance + 25, look.sharpness) for look in photos.looks]
     lit = Photos(photos.embeddings, photos.probabilities, looks)
     assert not raised(Watch(reference.model_copy(update={"limits": limits})), lit)
     assert {alarm.measure for _, alarm in raised(Watch(reference), lit)} == {"bright"}
@@ -181,10 +184,10 @@ def test_a_look_is_the_mean_and_the_curvature_of_a_loop() -> None:
                 for down, right in ((0, 1), (0, -1), (1, 0), (-1, 0))
             ]
             curvature.append(sum(around) - 4 * pixels[row, column])
-    assert look_of(photo).luminance == pytest.approx(pixels.mean(), rel=1e-5)
-    assert look_of(photo).sharpness == pytest.approx(np.log(np.var(curvature)), rel=1e-4)
-    assert look_of(Image.new("L", (1, 1))).luminance == 0
-    assert look_of(Image.new("RGB", (5000, 3))).sharpness < -6
+    assert photo_statistics(photo).luminance == pytest.approx(pixels.mean(), rel=1e-5)
+    assert photo_statistics(photo).sharpness == pytest.approx(np.log(np.var(curvature)), rel=1e-4)
+    assert photo_statistics(Image.new("L", (1, 1))).luminance == 0
+    assert photo_statistics(Image.new("RGB", (5000, 3))).sharpness < -6
 
 
 def test_a_reference_is_read_as_it_was_written(reference: Reference, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from fedrec.recognition.catalogue.catalogue import Catalogue
 from fedrec.recognition.catalogue.models import photo_model_of
 from fedrec.recognition.catalogue.opening import open_searcher
-from fedrec.recognition.drift.look import look_of
+from fedrec.recognition.drift.photo_statistics import photo_statistics
 from fedrec.recognition.drift.reference import make_reference
 from fedrec.recognition.drift.thresholds import Photos
 from fedrec.recognition.drift.watch import Watch
@@ -188,7 +188,7 @@ def test_photos_that_differ_from_the_reference_raise_an_alarm(
         Photos(
             embeddings=np.stack([each.embedding for each in seen]),
             probabilities=np.stack([each.probabilities for each in seen]),
-            looks=[look_of(photo) for photo in usual],
+            looks=[photo_statistics(photo) for photo in usual],
         ),
         embedding_id=service.model.embedding_id,
         classes=service.model.classes,

@@ -14,7 +14,7 @@ _LEAST_VARIANCE: Final = 1e-3
 
 
 @dataclass(frozen=True)
-class Look:
+class PhotoStatistics:
     """Two numbers of a photo.
 
     Attributes:
@@ -26,7 +26,7 @@ class Look:
     sharpness: float
 
 
-def look_of(photo: Image.Image) -> Look:
+def photo_statistics(photo: Image.Image) -> PhotoStatistics:
     """Measure a photo of any size and mode."""
     grey = photo.convert("L")
     scale = _SHORT_SIDE / min(grey.size)
@@ -38,6 +38,6 @@ def look_of(photo: Image.Image) -> Look:
     framed = np.pad(pixels, 1, mode="symmetric")
     around = framed[:-2, 1:-1] + framed[2:, 1:-1] + framed[1:-1, :-2] + framed[1:-1, 2:]
     curvature = around - 4 * pixels
-    return Look(
+    return PhotoStatistics(
         luminance=float(pixels.mean()), sharpness=float(np.log(max(_LEAST_VARIANCE, float(curvature.var()))))
     )
