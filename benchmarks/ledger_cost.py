@@ -22,7 +22,9 @@ from measure import finish, parse
 from verify_cost import PEERS, charge, plan
 
 from fedrec.clients.noised_count import draw_count
-from fedrec.privacy.accounting.ledger import Answer, Charge, Ledger, create_ledger
+from fedrec.privacy.accounting.entry_contents import Answer, Charge
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 

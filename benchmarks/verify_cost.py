@@ -17,7 +17,9 @@ from measure import finish, parse
 from fedrec.clients.charging import round_charge
 from fedrec.clients.noised_count import draw_count
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
+from fedrec.privacy.accounting.entry_contents import Charge
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.audit.bundle import Evidence, MerchantRecord, body_of, seal

@@ -29,9 +29,10 @@ from fedrec.clients.policy_template import TEMPLATE
 from fedrec.clients.store import MerchantStore
 from fedrec.errors import ConfigError, LedgerError
 from fedrec.privacy.accounting.entry_contents import Count
-from fedrec.privacy.accounting.ledger import Ledger, create_ledger, read_entries
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.accounting.ledger_entries import last_count, rotations
-from fedrec.privacy.accounting.ledger_reader import ends_with_key, in_use
+from fedrec.privacy.accounting.ledger_reader import ends_with_key, in_use, read_entries
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.enrolment import Enrolment, JoinFile

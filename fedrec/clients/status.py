@@ -27,13 +27,13 @@ from fedrec.clients.store_view import StoredRefusal, read_store, readable_plan
 from fedrec.clients.training_history import histories, next_round
 from fedrec.errors import AggregationError, ConfigError, LedgerError
 from fedrec.privacy.accounting.budget_rating import rate_budget, unit_in_words
+from fedrec.privacy.accounting.entry_encoding import genesis
 from fedrec.privacy.accounting.ledger_entries import (
     ChargeEntry,
     CountEntry,
     Entry,
     charges,
     finite,
-    genesis,
     last_count,
     spending,
 )

@@ -35,7 +35,9 @@ from fedrec.clients.training_history import histories, next_round
 from fedrec.errors import BudgetExceededError
 from fedrec.flower import clock
 from fedrec.privacy.accounting.count_release import count_event
-from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
+from fedrec.privacy.accounting.entry_contents import Charge
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.accounting.ledger_entries import charges
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.privacy_filter import TrainingCost, read_filter

@@ -18,8 +18,9 @@ from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_types import TrainingSecrets
 from fedrec.errors import ConfigError, LedgerError
-from fedrec.privacy.accounting.ledger import Ledger, read_entries
+from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.accounting.ledger_entries import CountEntry, RotationEntry
+from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.endorsements import sign_rotation
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.enrolment import Enrolment, read_file

@@ -15,7 +15,7 @@ import pytest
 from fedrec.clients.identity_file import read_identity, successor
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ProtocolError, RefusedError
-from fedrec.privacy.accounting.ledger import create_ledger
+from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.accounting.ledger_entries import charges, spending
 from fedrec.privacy.aggregation.seats import seat_order
 from fedrec.privacy.audit import verify as verifier

@@ -13,7 +13,7 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.errors import BudgetExceededError, RefusedError, TrainingError
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA
-from fedrec.privacy.accounting.ledger_entries import payload_of
+from fedrec.privacy.accounting.entry_encoding import payload_of
 from fedrec.privacy.audit.verify.encoding import parsed
 from fedrec.privacy.audit.verify.epsilon_checks import check_epsilons
 from fedrec.privacy.audit.verify.figures_checks import check_figures

@@ -29,7 +29,8 @@ from fedrec.observability import prometheus
 from fedrec.observability.endpoint import Answer, Endpoint, Route, observing, parse_listen, read_token
 from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.ledger import Ledger, create_ledger
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SigningIdentity, verify

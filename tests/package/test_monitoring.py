@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fedrec.clients.merchant_observer import MerchantObserver
 from fedrec.flower import new_message, set_task_identity
-from fedrec.privacy.accounting.ledger import Ledger, create_ledger
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.messages import JoinReply
 from fedrec.protocol.transport import pack

@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import TrainingError
-from fedrec.privacy.accounting.ledger import read_entries
 from fedrec.privacy.accounting.ledger_entries import charges
+from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.identity import verify
 from fedrec.simulations import local_grid
 from fedrec.simulations.harness import simulate

@@ -20,8 +20,8 @@ from fedrec._internal.files import write_secret
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import load_config
 from fedrec.errors import ConfigError
-from fedrec.privacy.accounting.ledger import read_entries
 from fedrec.privacy.accounting.ledger_entries import charges
+from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.dp.vectors import named_parameters
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import EarlyStopping, Peer

@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA, count_event
-from fedrec.privacy.accounting.entry_contents import Count
-from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger
-from fedrec.privacy.accounting.ledger_entries import (
-    Signer,
-)
+from fedrec.privacy.accounting.entry_contents import Charge, Count
+from fedrec.privacy.accounting.key_rotation import Signer
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger_creation import create_ledger
 
 
 class MacIdentity:

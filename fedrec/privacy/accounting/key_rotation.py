@@ -15,6 +15,27 @@ from typing import Any, Protocol
 from fedrec.protocol.roster_statements import ROTATION_CONTEXT, Rotation, SignedRotation
 
 
+class Signer(Protocol):
+    """Interface of an object that signs entries, such as ``fedrec.privacy.identity.SigningIdentity``."""
+
+    @property
+    def public(self) -> bytes:
+        """The public key, 32 bytes."""
+        ...
+
+    def sign(self, message: bytes, *, context: bytes) -> bytes:
+        """Sign a message.
+
+        Args:
+            message: the bytes to sign.
+            context: domain separation: what the signature is for.
+
+        Returns:
+            The signature.
+        """
+        ...
+
+
 class Verifier(Protocol):
     """Interface of a function that checks a signature, such as ``fedrec.privacy.identity.verify``."""
 

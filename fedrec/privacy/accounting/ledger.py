@@ -1,10 +1,11 @@
 """Charge a merchant's lifetime ledger, one SQLite file, before any result leaves the machine.
 
-A ledger is created once, by :func:`create_ledger`, with the release of a noised count as its first entry.
-Opening a missing ledger is an error and never creates one. Charges are never refunded. Triggers refuse
-changed or deleted rows, and the chain of :mod:`fedrec.privacy.accounting.ledger_entries` reveals any edit by
-someone without the key. The head file (:mod:`fedrec.privacy.accounting.ledger_head`) reveals a ledger that
-was restored to an older state; where the head file was put back with it, the server's next receipt does.
+A ledger is created once, by :mod:`fedrec.privacy.accounting.ledger_creation`, with the release of a noised
+count as its first entry. Opening a missing ledger is an error and never creates one. Charges are never
+refunded. Triggers refuse changed or deleted rows, and the chain of
+:mod:`fedrec.privacy.accounting.entry_encoding` reveals any edit by someone without the key. The head file
+(:mod:`fedrec.privacy.accounting.ledger_head`) reveals a ledger that was restored to an older state; where the
+head file was put back with it, the server's next receipt does.
 """
 
 from __future__ import annotations
@@ -18,36 +19,21 @@ from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.accounting import ledger_receipts
 from fedrec.privacy.accounting.data_commitment import Opening
 from fedrec.privacy.accounting.entry_contents import Answer, Charge, Count
-from fedrec.privacy.accounting.key_rotation import KeyRotation, rotation_holds
+from fedrec.privacy.accounting.entry_encoding import Verification
+from fedrec.privacy.accounting.key_rotation import KeyRotation, Signer, Verifier, rotation_holds
 from fedrec.privacy.accounting.ledger_chain import LedgerChain
-from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.accounting.ledger_entries import (
     AnswerEntry,
     ChargeEntry,
     CountEntry,
     Epsilons,
     RotationEntry,
-    Signer,
-    Verification,
-    Verifier,
     rotations,
 )
-from fedrec.privacy.accounting.ledger_reader import read_entries, verify_file
 from fedrec.privacy.accounting.ledger_view import LedgerView
 from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
 from fedrec.protocol.roster_statements import SignedRotation
 from fedrec.protocol.statements import HeadMoment, Receipt, SignedLedgerHead
-
-__all__ = [
-    "Answer",
-    "Charge",
-    "Count",
-    "Ledger",
-    "Verification",
-    "create_ledger",
-    "read_entries",
-    "verify_file",
-]
 
 
 class Ledger(LedgerView):
@@ -56,7 +42,7 @@ class Ledger(LedgerView):
     Use it as a context manager. It is safe to use from several threads.
 
     Args:
-        path: the SQLite file that :func:`create_ledger` made; ``path`` + ".lock" is locked while open, and
+        path: the SQLite file that ``create_ledger`` made; ``path`` + ".lock" is locked while open, and
             ``path`` + ".head" is the head file.
         signer: the merchant's identity.
         verify: function that checks the signatures of existing entries.

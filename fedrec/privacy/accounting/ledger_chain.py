@@ -9,17 +9,9 @@ from pathlib import Path
 
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.data_commitment import Opening
-from fedrec.privacy.accounting.ledger_entries import (
-    ChargeEntry,
-    NewEntry,
-    RotationEntry,
-    Row,
-    Signer,
-    Verification,
-    Verifier,
-    check_rows,
-    to_row,
-)
+from fedrec.privacy.accounting.entry_encoding import Row, Verification, check_rows, to_row
+from fedrec.privacy.accounting.key_rotation import Signer, Verifier
+from fedrec.privacy.accounting.ledger_entries import ChargeEntry, NewEntry, RotationEntry
 from fedrec.privacy.accounting.ledger_file import LedgerFile
 from fedrec.privacy.accounting.ledger_head import (
     check_head,

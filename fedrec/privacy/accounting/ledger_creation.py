@@ -9,7 +9,9 @@ from pathlib import Path
 
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.entry_contents import Count
-from fedrec.privacy.accounting.ledger_entries import CountEntry, Signer, genesis, to_row
+from fedrec.privacy.accounting.entry_encoding import genesis, to_row
+from fedrec.privacy.accounting.key_rotation import Signer
+from fedrec.privacy.accounting.ledger_entries import CountEntry
 from fedrec.privacy.accounting.ledger_file import LedgerFile
 from fedrec.privacy.accounting.ledger_head import head_of, head_path, write_head
 from fedrec.privacy.accounting.ledger_history import History

@@ -12,7 +12,7 @@ from fedrec._internal.file_locks import HeldLock, LockedElsewhereError, take_loc
 from fedrec._internal.files import OPEN_FLAGS
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.data_commitment import Opening
-from fedrec.privacy.accounting.ledger_entries import SELECT, Row
+from fedrec.privacy.accounting.entry_encoding import SELECT, Row
 from fedrec.privacy.accounting.ledger_head import LOST_LEDGER_HELP, head_path
 
 SELECT_OPENINGS = "SELECT sequence, salt, version FROM opening ORDER BY sequence"

@@ -16,7 +16,9 @@ from pydantic import Field, ValidationError
 
 from fedrec._internal.files import write_atomically
 from fedrec.errors import LedgerError
-from fedrec.privacy.accounting.ledger_entries import Entry, Signer, Verifier, genesis, key_after
+from fedrec.privacy.accounting.entry_encoding import genesis
+from fedrec.privacy.accounting.key_rotation import Signer, Verifier
+from fedrec.privacy.accounting.ledger_entries import Entry, key_after
 from fedrec.protocol.schema import Hash, Signature, Strict
 from fedrec.protocol.statements import Receipt
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from fedrec._internal.file_locks import is_locked
 from fedrec.errors import LedgerError
 from fedrec.privacy.accounting.data_commitment import Opening
-from fedrec.privacy.accounting.ledger_entries import SELECT, Entry, Row, Verification, Verifier, check_rows
+from fedrec.privacy.accounting.entry_encoding import SELECT, Row, Verification, check_rows
+from fedrec.privacy.accounting.key_rotation import Verifier
+from fedrec.privacy.accounting.ledger_entries import Entry
 from fedrec.privacy.accounting.ledger_file import IN_USE, SELECT_OPENINGS
 from fedrec.privacy.accounting.ledger_head import LOST_LEDGER_HELP, Head, head_path, read_head
 

@@ -18,14 +18,8 @@ from typing import Any
 from fedrec._internal.moments import now_text
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.code_hash import code_name
-from fedrec.privacy.accounting.ledger_entries import (
-    Entry,
-    charges,
-    finite,
-    last_count,
-    payload_of,
-    spending,
-)
+from fedrec.privacy.accounting.entry_encoding import payload_of
+from fedrec.privacy.accounting.ledger_entries import Entry, charges, finite, last_count, spending
 from fedrec.privacy.accounting.ledger_reader import read_entries, read_openings
 from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.privacy.audit.verify import SCHEMA, STATEMENTS

@@ -22,19 +22,14 @@ import pytest
 
 from fedrec.errors import BudgetExceededError, LedgerError, ProtocolError, RefusedError
 from fedrec.privacy.accounting import ledger_history
-from fedrec.privacy.accounting.entry_contents import Answer
+from fedrec.privacy.accounting.entry_contents import Answer, Charge
+from fedrec.privacy.accounting.entry_encoding import SIGNING_CONTEXT, check_rows, payload_of
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.ledger import Charge, Ledger, create_ledger, read_entries, verify_file
-from fedrec.privacy.accounting.ledger_entries import (
-    SIGNING_CONTEXT,
-    CountEntry,
-    charges,
-    check_rows,
-    last_count,
-    payload_of,
-)
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger_creation import create_ledger
+from fedrec.privacy.accounting.ledger_entries import CountEntry, charges, last_count
 from fedrec.privacy.accounting.ledger_head import head_of, write_head
-from fedrec.privacy.accounting.ledger_reader import read_openings
+from fedrec.privacy.accounting.ledger_reader import read_entries, read_openings, verify_file
 from fedrec.privacy.accounting.lifetime_cap import NOMINAL_EPSILON
 from fedrec.privacy.accounting.loss_composition import LossSum
 from fedrec.privacy.accounting.pld import epsilon_pld

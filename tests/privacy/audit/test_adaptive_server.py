@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.privacy.accounting.entry_encoding import payload_of
 from fedrec.privacy.accounting.events import Event
-from fedrec.privacy.accounting.ledger_entries import payload_of
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.audit.verify.epsilon_checks import History, check_epsilons
 from fedrec.privacy.audit.verify.outcome import Merchant

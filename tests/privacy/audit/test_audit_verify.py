@@ -27,7 +27,8 @@ from fedrec.errors import RefusedError
 from fedrec.privacy.accounting.data_commitment import Opening
 from fedrec.privacy.accounting.events import Event
 from fedrec.privacy.accounting.group_privacy import epsilon_of_copies
-from fedrec.privacy.accounting.ledger import Ledger, create_ledger
+from fedrec.privacy.accounting.ledger import Ledger
+from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.accounting.ledger_entries import (
     ChargeEntry,
     CountEntry,
