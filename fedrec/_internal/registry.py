@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from fedrec._internal.suggestions import did_you_mean
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
 
@@ -82,7 +83,9 @@ class Registry(Generic[Spec]):
         if name in self._own:
             return self._own[name]
         if name not in added:
-            raise ConfigError(f"there is no {self._what} {name!r}; choose one of {', '.join(self.names())}")
+            known = self.names()
+            hint = did_you_mean(name, known) or ";"
+            raise ConfigError(f"there is no {self._what} {name!r}{hint} choose one of {', '.join(known)}")
         if name not in self._loaded:
             self._loaded[name] = self._load(added[name])
         return self._loaded[name]

@@ -12,10 +12,11 @@ from typing import Annotated, ClassVar, Final
 import click
 import typer
 
+from fedrec._internal.suggestions import did_you_mean
 from fedrec._internal.systems import require_system_for
 from fedrec.cli.console import run_reporting_errors, sigterm_interrupts
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
-from fedrec.cli.streams import accept_any_text
+from fedrec.cli.streams import accept_any_text, replace_closed_streams
 from fedrec.errors import ConfigError
 
 
@@ -93,12 +94,20 @@ def _root(
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
+    replace_closed_streams()
     accept_any_text()
     with sigterm_interrupts():
         code = run_reporting_errors(_run)
     # The interpreter's end would search torch's objects for cycles, for a second, before memory is freed.
     gc.freeze()
     sys.exit(code)
+
+
+def _reason(error: click.ClickException) -> str:
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        known = [name for option in error.ctx.command.params for name in option.opts if name.startswith("--")]
+        return f"there is no option '{error.option_name}'{did_you_mean(error.option_name, known)}"
+    return error.format_message().rstrip(".")
 
 
 def _run() -> int:
@@ -121,5 +130,5 @@ def _run() -> int:
             return ConfigError.exit_code
         context = error.ctx if isinstance(error, click.UsageError) else None
         path = _PROGRAM if context is None else context.command_path
-        raise ConfigError(f"{error.format_message()} (see '{path} --help')") from None
+        raise ConfigError(f"{_reason(error)} (see '{path} --help')") from None
     return 0

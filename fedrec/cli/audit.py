@@ -95,6 +95,10 @@ def report(given: ReportOptions) -> None:
         raise ConfigError("an audit needs ledgers: give --run DIR, or --client DIR")
     if given.out.exists() and any(given.out.iterdir()):
         raise ConfigError(f"--out {given.out} is not empty: choose another folder; nothing is overwritten")
+    names = [record.name for evidence, _ in parts for record in evidence.merchants]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"the ledger of '{name}' is given twice: name each merchant's folder once")
     evidence = merge_evidence([evidence for evidence, _ in parts])
     attachments = dict(evidence.attachments)
     for name, path in (

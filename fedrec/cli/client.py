@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -14,7 +13,7 @@ from fedrec.cli.client_home import DEFAULT_HOME, Home
 from fedrec.cli.client_keys import rotate, vouch
 from fedrec.cli.client_roster import accepted_by_statements
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
-from fedrec.cli.json_output import print_json
+from fedrec.cli.json_output import tell
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_layout, check_unit
 from fedrec.cli.party_commands import (
@@ -275,11 +274,7 @@ def _forget_photos(opened: MerchantHome, paths: list[Path]) -> None:
 @app.command()
 def status(home: Home = DEFAULT_HOME, as_json: Json = False) -> None:
     """Show the connection, the open training, the budget, and the last refusals with their costs."""
-    found = read_status(MerchantHome.open(home))
-    if as_json:
-        print_json(asdict(found))
-    else:
-        say("\n".join(status_lines(found)))
+    tell(read_status(MerchantHome.open(home)), status_lines, as_json=as_json)
 
 
 @app.command()
@@ -287,7 +282,4 @@ def budget(home: Home = DEFAULT_HOME, as_json: Json = False) -> None:
     """Show the lifetime budget that was spent, by training."""
     opened = MerchantHome.open(home)
     found, _ = read_budget(opened, MerchantPolicy.load(opened.folder / "policy.toml"))
-    if as_json:
-        print_json(asdict(found))
-    else:
-        say("\n".join(budget_lines(found)))
+    tell(found, budget_lines, as_json=as_json)

@@ -16,6 +16,7 @@ from fedrec.cli.running_options import (
     Observe,
     ObserveToken,
     StepSeconds,
+    check_observing,
     keep_flower_files,
     run_until_stopped,
 )
@@ -34,7 +35,7 @@ class StartOptions:
 
     home: Home = DEFAULT_HOME
     device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto"
-    threads: Annotated[int, typer.Option(help="Processor threads; 0 for all.")] = 0
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0 for all.")] = 0
     insecure_seed: Annotated[
         int | None,
         typer.Option(
@@ -61,6 +62,7 @@ class StartOptions:
 def start(given: StartOptions) -> None:
     """Take part in trainings as the policy allows, until stopped (Ctrl-C or SIGTERM)."""
     opened, style = MerchantHome.open(given.home), check_format(given.log_format)
+    check_observing(given.observe, given.observe_token)
     keep_flower_files(opened.folder)
     # Before another daemon's activity is overwritten.
     check_not_in_use(opened.ledger)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,10 +23,30 @@ from fedrec.observability.progress import Stage
 
 BROKEN_PIPE = 141
 """Exit code that shells use for a program ended by SIGPIPE, when the reader of its output is gone."""
+_ADVICE: Final = {
+    errno.ENOSPC: "free space there",
+    errno.EDQUOT: "free space there",
+    errno.EACCES: "permit it, or choose another place",
+    errno.EPERM: "permit it, or choose another place",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOMEM: "free memory",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOENT: "name another place",
+    errno.ENOTDIR: "name another place",
+    errno.EISDIR: "name another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""What to do about an error of the operating system."""
 _AROUND = 20
 """Characters that are shown on each side of one that can't be encoded."""
 _WIDE = 500
 """Width in characters of a table that nothing has to fit."""
+
+
+def sane_environment() -> dict[str, str]:
+    """Return the environment without a width or height of nothing, for which rich would print nothing."""
+    sizes = ("COLUMNS", "LINES")
+    return {name: value for name, value in os.environ.items() if name not in sizes or value.strip("0 ")}
 
 
 class _Console(Console):
@@ -42,8 +64,9 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-stderr = _Console(stderr=True, highlight=False)
-stdout = _Console(highlight=False)
+_environment = sane_environment()
+stderr = _Console(stderr=True, highlight=False, _environ=_environment)
+stdout = _Console(highlight=False, _environ=_environment)
 
 
 def print_table(table: Table) -> None:
@@ -92,7 +115,9 @@ def run_reporting_errors(action: Callable[[], int]) -> int:
         _print_error(f"a name holds bytes that are no text, and a file has to keep it ({around}): rename it")
         code = DataError.exit_code
     except OSError as error:
-        _print_error(f"{_reason(error)}: free or permit it, and run the command again")
+        _print_error(
+            f"{_reason(error)}: {_ADVICE.get(error.errno or 0, 'mend that')}, and run the command again"
+        )
         code = OperatingSystemError.exit_code
     except sqlite3.OperationalError as error:
         # A full disk or a read-only one, where SQLite meets it; it doesn't name the file.

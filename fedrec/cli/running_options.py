@@ -39,6 +39,23 @@ def keep_flower_files(folder: Path) -> None:
     os.environ["FLWR_HOME"] = str((folder / "flower").resolve())
 
 
+def check_observing(observe: str | None, token_file: Path | None) -> None:
+    """Check where health and metrics are to be served, before a program loads what takes seconds.
+
+    Args:
+        observe: ``PORT`` or ``HOST:PORT``; None to serve nothing.
+        token_file: file with the token that requests must carry; None for none.
+
+    Raises:
+        ConfigError: the address or the token can't be used, or there is a token and no address.
+    """
+    if observe is None and token_file is None:
+        return
+    from fedrec.observability.endpoint import observed
+
+    observed(observe, token_file=token_file)
+
+
 class Runnable(Protocol):
     """A program that runs until it is stopped."""
 

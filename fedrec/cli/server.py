@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,18 @@ from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.json_output import print_json
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
-from fedrec.cli.running_options import LogStyle, ObserveToken, keep_flower_files, run_until_stopped
+from fedrec.cli.running_options import (
+    LogStyle,
+    ObserveToken,
+    check_observing,
+    keep_flower_files,
+    run_until_stopped,
+)
 from fedrec.cli.wrapping import say
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import ConfigError
 from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
+from fedrec.protocol.plan import MAX_WINDOW
 from fedrec.protocol.roster_statements import SignedVouch
 from fedrec.protocol.tls import Certificates
 from fedrec.server.server_home import JOIN_FILE, ServerHome
@@ -229,10 +237,10 @@ class StartOptions:
     home: Home = _HOME
     once: Annotated[bool, typer.Option("--once", help="Stop when no training is left to run.")] = False
     timeout: Annotated[
-        float, typer.Option(help="Seconds that a phase waits for the replies that it needs.")
+        float, typer.Option(min=1, help="Seconds that a phase waits for the replies that it needs.")
     ] = 3600.0
     gather: Annotated[
-        float, typer.Option(help="Seconds to wait for the whole cohort before the first round.")
+        float, typer.Option(min=0, help="Seconds to wait for the whole cohort before the first round.")
     ] = 120.0
     most_lost: Annotated[
         int, typer.Option(min=1, help="Lost rounds, beyond one in eleven, that stop a training.")
@@ -255,13 +263,19 @@ class StartOptions:
 @fields_as_options(StartOptions)
 def start(given: StartOptions) -> None:
     """Run the server and its filed trainings, one after another."""
-    opened = ServerHome.open(given.home)
+    opened, style = ServerHome.open(given.home), check_format(given.log_format)
+    check_observing(given.observe, given.observe_token)
+    for option, seconds in (("--timeout", given.timeout), ("--gather", given.gather)):
+        if not seconds <= MAX_WINDOW:
+            raise ConfigError(f"{option} {seconds} must be a number of seconds, {MAX_WINDOW:,} at most")
+    if not math.isfinite(given.patience):
+        raise ConfigError(f"--patience {given.patience} must be a finite number")
     keep_flower_files(opened.folder)
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
     from fedrec.server.service import Service
 
-    start_logging(opened.folder / "logs", name="server", style=check_format(given.log_format))
+    start_logging(opened.folder / "logs", name="server", style=style)
     service = Service(
         opened,
         once=given.once,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,7 @@ import typer
 
 from fedrec.cli.generated_options import fields_as_options
 from fedrec.cli.join_confirmation import confirm_join_file, show_join_file
-from fedrec.cli.json_output import print_json
+from fedrec.cli.json_output import tell
 from fedrec.cli.lazy_group import PLAIN, LazyGroup
 from fedrec.cli.option_values import check_format
 from fedrec.cli.party_commands import (
@@ -30,6 +30,7 @@ from fedrec.cli.running_options import (
     Observe,
     ObserveToken,
     StepSeconds,
+    check_observing,
     keep_flower_files,
     run_until_stopped,
 )
@@ -124,11 +125,7 @@ def forget(training: AnyTraining = None, home: Home = _HOME, everything: AllTrai
 @app.command()
 def status(home: Home = _HOME, as_json: Json = False) -> None:
     """Show the connection, the open training, the sums that were opened, and the last refusals."""
-    found = read_witness_status(WitnessHome.open(home))
-    if as_json:
-        print_json(asdict(found))
-    else:
-        say("\n".join(witness_status_lines(found)))
+    tell(read_witness_status(WitnessHome.open(home)), witness_status_lines, as_json=as_json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +144,7 @@ class StartOptions:
 def start(given: StartOptions) -> None:
     """Help to open sums as the policy allows, until stopped (Ctrl-C or SIGTERM)."""
     opened, style = WitnessHome.open(given.home), check_format(given.log_format)
+    check_observing(given.observe, given.observe_token)
     keep_flower_files(opened.folder)
     # Before another daemon's activity is overwritten.
     check_not_in_use(opened.openings)

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec._internal.new_folders import require_new_folder
 from fedrec._internal.toml_files import read_settings
 from fedrec.clients.approvals_file import approve_by_hand
 from fedrec.clients.identity_file import current_identity
@@ -156,8 +157,7 @@ class MerchantHome(PartyHome):
                 f"--home {folder} holds a merchant already, whose keys and ledger stay: choose a new folder "
                 "for another one"
             )
-        if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"--home {folder} is not empty: choose a new folder for this merchant")
+        require_new_folder(folder, party="merchant")
         return checked_name(name)
 
     @classmethod
@@ -170,7 +170,7 @@ class MerchantHome(PartyHome):
                     f"{folder / 'client.toml'} is missing: put it back from a backup, with the folder's "
                     "other files as they are"
                 )
-            raise ConfigError(f"--home {folder} holds no merchant: create one with 'fedrec client init'")
+            raise ConfigError(f"{folder} holds no merchant: create one with 'fedrec client init'")
         return cls(folder)
 
     def settings(self) -> ClientSettings:

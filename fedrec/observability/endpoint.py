@@ -307,6 +307,26 @@ def _plain(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Resp
     return PlainTextResponse(f"{status.phrase}\n", status_code=status, headers=headers)
 
 
+def observed(listen: str | None, *, token_file: Path | None) -> tuple[str, int, bytes | None] | None:
+    """Return the host, the port and the token of an endpoint.
+
+    Args:
+        listen: ``PORT`` or ``HOST:PORT``; None to serve nothing.
+        token_file: file with the token, None for no token.
+
+    Returns:
+        All three; None to serve nothing.
+
+    Raises:
+        ConfigError: the address or the token can't be used, or there is a token and no address.
+    """
+    if listen is None:
+        if token_file is not None:
+            raise ConfigError("--observe-token needs --observe")
+        return None
+    return *parse_listen(listen), None if token_file is None else read_token(token_file)
+
+
 @contextmanager
 def observing(listen: str | None, *, token_file: Path | None, routes: Mapping[str, Route]) -> Iterator[None]:
     """Serve ``routes`` while the block runs.
@@ -323,13 +343,11 @@ def observing(listen: str | None, *, token_file: Path | None, routes: Mapping[st
         ConfigError: the address or the token can't be used, or there is a token and no address.
         ServiceError: the port is in use.
     """
-    if listen is None:
-        if token_file is not None:
-            raise ConfigError("--observe-token needs --observe")
+    found = observed(listen, token_file=token_file)
+    if found is None:
         yield
         return
-    host, port = parse_listen(listen)
-    token = None if token_file is None else read_token(token_file)
+    host, port, token = found
     endpoint = Endpoint(host=host, port=port, token=token, routes=routes)
     endpoint.start()
     _log.info("health and metrics on %s, port %d", host, endpoint.port)

@@ -37,8 +37,10 @@ def read_named(text: str, registry: Registry[Choice], *, option: str) -> tuple[C
     Raises:
         ConfigError: the name or a setting is unknown, or a value is no number in its range.
     """
-    name, _, rest = text.partition(":")
+    name, colon, rest = text.partition(":")
     spec = registry.get(name)
+    if colon and not rest:
+        raise ConfigError(f"{option} {text} names no setting: write {name}, or {name}:SETTING=VALUE,...")
     given: dict[str, float] = {}
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")

@@ -11,6 +11,7 @@ import tomli_w
 
 from fedrec._internal.files import write_atomically, write_secret
 from fedrec._internal.look_alikes import look_alikes, shown
+from fedrec._internal.new_folders import require_new_folder
 from fedrec._internal.toml_files import read_settings
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -102,8 +103,7 @@ class ServerHome:
         host = authority.strip("[]")
         if certificates is not None:
             check_certificates(certificates, host=host)
-        if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"--home {folder} is not empty: choose a new folder for this server")
+        require_new_folder(folder, party="server")
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         home = cls(folder)
@@ -134,7 +134,7 @@ class ServerHome:
     def open(cls, folder: Path) -> ServerHome:
         """Open a folder that :meth:`create` made; raise ``ConfigError`` if it isn't one."""
         if not (folder / "server.toml").is_file():
-            raise ConfigError(f"--home {folder} holds no server: make one with 'fedrec server init'")
+            raise ConfigError(f"{folder} holds no server: make one with 'fedrec server init'")
         return cls(folder)
 
     def settings(self) -> ServerSettings:

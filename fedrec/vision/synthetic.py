@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -212,11 +213,17 @@ def generate(
     Raises:
         ConfigError: a number is out of range.
     """
-    if min(merchants, per_merchant) < 1 or min(validation, test, seed) < 0 or not 16 <= size <= 512:
-        raise ConfigError(
-            f"synthetic photos need merchants and photos of each >= 1 (got {merchants}, {per_merchant}), "
-            f"validation, test and seed >= 0 (got {validation}, {test}, {seed}), size 16 to 512 (got {size})"
-        )
+    for name, value, least, most in (
+        ("merchants", merchants, 1, None),
+        ("per merchant", per_merchant, 1, None),
+        ("validation", validation, 0, None),
+        ("test", test, 0, None),
+        ("seed", seed, 0, None),
+        ("size", size, 16, 512),
+    ):
+        if value < least or (most is not None and value > most):
+            limit = f"{least} or more" if most is None else f"from {least} to {most}"
+            raise ConfigError(f"synthetic photos: {name} {value} must be {limit}")
     styles = [merchant_style(seed, merchant) for merchant in range(merchants)]
     names = merchant_names(merchants)
     pictures, labels, owners, titles = [], [], [], []
@@ -260,12 +267,15 @@ def check_target(folder: Path) -> None:
         folder: a new or an empty folder.
 
     Raises:
-        ConfigError: it is a file, holds something, or can't be read.
+        ConfigError: it is a file, holds something, or can't be made or read.
     """
     try:
         taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
         raise ConfigError(f"{folder} can't be used: {error.strerror}") from None
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder} can't be made: {above} can't be written")
     if taken:
         raise ConfigError(f"{folder} is there already: name a new folder or an empty one")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import rich.console
 import typer
 
 from fedrec.cli import app
+from fedrec.cli.console import sane_environment
 from fedrec.cli.streams import accept_any_text
 from fedrec.errors import DataError
 from tests.support.pictures import picture
@@ -70,3 +72,28 @@ def test_a_name_that_no_file_can_keep_is_one_line(tmp_path: Path, monkeypatch: p
     assert (code, err.count(b"\n")) == (DataError.exit_code, 1)
     assert rb"/ph\udcff" in err and b"rename it" in err
     assert not home.exists()
+
+
+def test_a_terminal_of_no_columns_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for nothing in ("0", "00", ""):
+        monkeypatch.setenv("COLUMNS", nothing)
+        assert "COLUMNS" not in sane_environment()
+    monkeypatch.setenv("COLUMNS", "40")
+    assert sane_environment()["COLUMNS"] == "40" and "PATH" in sane_environment()
+
+
+def test_streams_that_were_closed_are_the_null_device_and_no_file_of_the_program(tmp_path: Path) -> None:
+    """With its standard streams closed, a program's next file would be its standard output."""
+    script = (
+        "import os, sys\n"
+        "from fedrec.cli.streams import replace_closed_streams\n"
+        "replace_closed_streams()\n"
+        "file = open(sys.argv[1], 'w')\n"
+        "print('printed'); sys.stderr.write('told'); os.write(1, b'raw')\n"
+        "file.write(str(file.fileno() > 2) + repr(sys.stdin.read()))\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "file")]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], check=False, cwd=Path.cwd(), timeout=60
+    )
+    assert done.returncode == 0 and (tmp_path / "file").read_text() == "True''"

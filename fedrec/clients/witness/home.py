@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict
 
 from fedrec._internal.files import write_atomically, write_secret
+from fedrec._internal.new_folders import require_new_folder
 from fedrec._internal.toml_files import read_settings
 from fedrec.clients.identity_file import current_identity
 from fedrec.clients.merchant_files import checked_name, make_witness_enrolment, private_pem
@@ -92,8 +93,7 @@ class WitnessHome(PartyHome):
         Raises:
             ConfigError: the name is not valid, or the folder is not empty.
         """
-        if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"--home {folder} is not empty: choose a new folder for this witness")
+        require_new_folder(folder, party="witness")
         name = checked_name(name)
         identity, node = SigningIdentity.generate(), ec.generate_private_key(ec.SECP384R1())
         home = cls.create_key(folder, identity=identity)
@@ -108,7 +108,7 @@ class WitnessHome(PartyHome):
     def open(cls, folder: Path) -> WitnessHome:
         """Open a folder that :meth:`create` made; raise ``ConfigError`` for any other folder."""
         if not (folder / _SETTINGS_FILE).is_file():
-            raise ConfigError(f"--home {folder} holds no witness: create one with 'fedrec witness init'")
+            raise ConfigError(f"{folder} holds no witness: create one with 'fedrec witness init'")
         return cls(folder)
 
     @property

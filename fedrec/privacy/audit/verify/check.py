@@ -10,7 +10,7 @@ from typing import Any
 
 from .bundle_statements import STATEMENTS
 from .charge_checks import check_against_plans, check_charges, check_plan
-from .encoding import canonical, parsed, signed, utc
+from .encoding import canonical, parsed, parsed_by_hash, signed, utc
 from .epsilon_checks import check_epsilons
 from .keys import check_last_key, check_shared_keys
 from .ledger import charges_of, check_chain, check_openings, check_receipts, costs_of
@@ -73,6 +73,8 @@ def verify(path: Path, *, anchors: Anchors | None = None) -> Outcome:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise UnusableError(f"{path} is a folder: name the bundle in it, {path / 'audit.json'}")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UnusableError(f"{path} is larger than {MAX_BYTES} bytes")
@@ -86,8 +88,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise UnusableError(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise UnusableError(f"{path} is not a whole JSON file ({str(error)[:100]})") from None
-    if not isinstance(bundle, dict) or bundle.get("schema") != SCHEMA:
-        raise UnusableError(f"{path} is no audit bundle of schema {SCHEMA}")
+    schema = bundle.get("schema") if isinstance(bundle, dict) else None
+    if isinstance(schema, str) and schema != SCHEMA and schema.startswith(SCHEMA.partition("/")[0] + "/"):
+        raise UnusableError(f"{path} is a bundle of schema {schema[:40]}, and this version reads {SCHEMA}")
+    if not isinstance(bundle, dict) or schema != SCHEMA:
+        raise UnusableError(f"{path} is no audit bundle: 'fedrec audit report' makes one of a run's folder")
     return bundle
 
 
@@ -113,7 +118,7 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
     outcome.keys |= {name: key[:64] for name, key in _server_names(servers)}
     outcome.keys["signer"] = str(bundle["signer"])[:64]
     outcome.lines.append(f"bundle: made at {body['created_at']}, signed by {str(bundle['signer'])[:64]}")
-    plans = {hashlib.sha256(text.encode()).hexdigest(): parsed(text) for text in body["plans"]}
+    plans = parsed_by_hash(body["plans"], what="plan")
     problems = [
         problem for plan in plans.values() for problem in problems_of(check_plan(plan, servers=servers))
     ]

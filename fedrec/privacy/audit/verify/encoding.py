@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,6 +40,28 @@ def signed(public: bytes, message: bytes, signature: str, *, context: bytes) -> 
     except (InvalidSignature, ValueError, TypeError):
         return False
     return True
+
+
+def parsed_by_hash(texts: Sequence[str], *, what: str) -> dict[str, Any]:
+    """Return JSON values by the SHA-256 of their texts.
+
+    Args:
+        texts: the texts.
+        what: what each is, for the message of an error.
+
+    Returns:
+        The values.
+
+    Raises:
+        ValueError: a text is not JSON; the message says which.
+    """
+    found = {}
+    for number, text in enumerate(texts, 1):
+        try:
+            found[hashlib.sha256(text.encode()).hexdigest()] = parsed(text)
+        except ValueError as error:
+            raise ValueError(f"{what} {number} is not JSON: {error}") from None
+    return found
 
 
 def parsed(text: str | bytes) -> Any:

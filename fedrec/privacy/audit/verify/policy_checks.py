@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from .charge_checks import plan_steps
-from .encoding import parsed, utc
+from .encoding import parsed_by_hash, utc
 from .epsilon_checks import NOMINAL_CAP
 from .epsilons import TOLERANCE, checked_pld_epsilon
 from .ledger import costs_of, is_of_figures, round_of
@@ -72,7 +71,7 @@ def check_policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Pro
 
 def policies_of(merchant: Merchant) -> dict[str, Any]:
     """Return the merchant's policies in the bundle, by hash."""
-    return {hashlib.sha256(text.encode()).hexdigest(): parsed(text) for text in merchant.raw["policies"]}
+    return parsed_by_hash(merchant.raw["policies"], what="policy")
 
 
 def _broken_rules(
