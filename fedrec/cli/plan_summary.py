@@ -17,6 +17,7 @@ from fedrec.server.optimizers.optimizer_registry import describe_objective, desc
 from fedrec.server.planning import Task, check_model
 from fedrec.server.report.epsilons import epsilon_after, epsilons_of_copies
 from fedrec.server.report.figures_json import foreseen_figures
+from fedrec.server.report.noise_outlook import noise_outlook
 from fedrec.server.report.report_json import delta_warning, rate_plan
 from fedrec.server.trainings import Training
 from fedrec.vision import model_registry
@@ -143,6 +144,6 @@ def _budget(made: TrainingPlan, derived: Derived) -> Iterator[str]:
         "caps        a merchant's lifetime cap counts it by a filter, with earlier charges and at the "
         "merchant's own delta: a first training counts about an eighth more than its epsilon"
     )
-    warning = delta_warning(made)
-    if warning is not None:
-        yield f"warning     {warning}"
+    for warning in (delta_warning(made), noise_outlook(made, epsilon=headline)):
+        if warning is not None:
+            yield f"warning     {warning}"

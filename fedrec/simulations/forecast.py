@@ -24,6 +24,7 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.planning import Task, starting_parameters
 from fedrec.server.report.epsilons import epsilon_after
+from fedrec.server.report.noise_outlook import noise_outlook
 from fedrec.simulations.run_setup import SimulationRun, worker_count
 from fedrec.vision.models.centred_head import mean_coordinates
 
@@ -49,6 +50,7 @@ class Forecast:
         bytes_up: bytes that a merchant sends in them, on average.
         bytes_down: bytes that a merchant receives in them, on average.
         epsilon: epsilon of the whole training in the server's view; None without a guarantee.
+        outlook: what to expect where the noise leaves too little to learn from; None elsewhere.
     """
 
     rounds: int
@@ -56,6 +58,7 @@ class Forecast:
     bytes_up: float
     bytes_down: float
     epsilon: float | None
+    outlook: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,14 @@ class Forecaster:
         )
         moved = estimated_bytes(plan, derived)
         share = len(plan.committee) / plan.cohort
+        epsilon = epsilon_after(plan, derived, steps=plan.rounds * plan.local_steps, figures=True)
         return Forecast(
             rounds=rounds,
             seconds=rounds * seconds,
             bytes_up=rounds * (moved.up + share * moved.member_up),
             bytes_down=rounds * (moved.down + share * moved.member_down),
-            epsilon=epsilon_after(plan, derived, steps=plan.rounds * plan.local_steps, figures=True),
+            epsilon=epsilon,
+            outlook=noise_outlook(plan, epsilon=epsilon),
         )
 
 
@@ -128,8 +133,23 @@ def announce(run: SimulationRun, *, tell: Tell) -> SimulationRun:
     Returns:
         The run.
     """
-    tell(message(in_words([Forecaster().forecast(run)])))
+    tell_of([Forecaster().forecast(run)], tell=tell)
     return run
+
+
+def tell_of(forecasts: Iterable[Forecast], *, tell: Tell) -> None:
+    """Tell of the forecast of a run, or of all runs of a sweep, and of budgets that are too small for them.
+
+    Args:
+        forecasts: the forecasts.
+        tell: called with a line, and a further one for each budget that leaves too little.
+    """
+    every = list(forecasts)
+    tell(message(in_words(every)))
+    # Repeats of a run differ in their declared sizes alone.
+    poor = {number_format.epsilon(one.epsilon): one.outlook for one in every if one.outlook is not None}
+    for outlook in poor.values():
+        tell(message(f"warning: {outlook}"))
 
 
 def in_words(forecasts: Iterable[Forecast]) -> str:

@@ -14,12 +14,12 @@ from pathlib import Path
 from fedrec._internal.file_locks import HeldLock, LockedElsewhereError, take_lock
 from fedrec._internal.text import counted
 from fedrec.errors import ConfigError, FedrecError, InterruptedRunError
-from fedrec.observability.progress import Stage, Tell, message
+from fedrec.observability.progress import Stage, Tell
 from fedrec.simulations.comparison.finished_runs import read_runs
 from fedrec.simulations.comparison.output import write_comparison
 from fedrec.simulations.comparison.rows import Comparison, compare
 from fedrec.simulations.data_sources import DataReader
-from fedrec.simulations.forecast import Forecaster, in_words
+from fedrec.simulations.forecast import Forecaster, tell_of
 from fedrec.simulations.harness import Observers, carry_out
 from fedrec.simulations.option_checks import check_options
 from fedrec.simulations.run_folder import check_run_folder, make_run_folder, run_name
@@ -94,7 +94,7 @@ def run_sweep(sweep: Sweep, *, out: Path | None, tell: Tell) -> SweepResult:
         raise
     write_sweep(folder, swept=sweep.axes, repeats=sweep.repeats)
     forecaster = Forecaster()
-    tell(message(in_words(forecaster.forecast(run) for run in prepared.values())))
+    tell_of((forecaster.forecast(run) for run in prepared.values()), tell=tell)
     return _carry_out_all(folder, prepared.pop, tell=tell)
 
 

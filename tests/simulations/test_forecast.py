@@ -79,7 +79,8 @@ def test_bytes_and_epsilon_are_those_that_the_run_then_takes(photos: Path, tmp_p
     assert re.match(
         r"forecast: 2 rounds in about .*, by a measured step; each merchant sends .*; epsilon", said[0]
     )
-    assert said[1].startswith("training: 4 merchants")
+    assert made[0].outlook is not None and said[1] == f"warning: {made[0].outlook}"
+    assert said[2].startswith("training: 4 merchants")
     # An operator's plan is tried before it is filed: the bytes are counted, and are the same.
     plan = Training(result.folder).plan()
     trial = cost_of_rounds(plan, Task.of_plan(plan, LINEAR, seed=0))
