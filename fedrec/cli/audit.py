@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def report(given: ReportOptions) -> None:
         f"{given.out / BUNDLE} holds {counted(len(bundle['body']['merchants']), 'ledger')}; "
         f"signed by {bundle['signer']}"
     )
-    typer.echo(f"Anyone can verify it: fedrec audit verify {given.out / BUNDLE}")
+    typer.echo(f"Anyone can verify it: fedrec audit verify {shlex.quote(str(given.out / BUNDLE))}")
 
 
 @app.command()

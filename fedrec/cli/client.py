@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -192,7 +193,7 @@ def join(
         return
     confirm_join_file(opened, found, given=confirm, new_server=new_server)
     opened.approve(found)
-    say(f"joined {found.address}; next: fedrec client check --home {home}")
+    say(f"joined {found.address}; next: fedrec client check --home {shlex.quote(str(home))}")
     if opened.paused:
         say("this merchant is still paused: 'fedrec client resume' has it take part")
 

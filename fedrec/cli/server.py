@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def init(
     if authority is not None and certificate is not None and key is not None:
         own = Certificates(authority=authority, certificate=certificate, key=key)
     ServerHome.create(home, address=address, listen=listen, certificates=own)
-    say(f"{home} is ready; enrol merchants with: fedrec server enroll FILE --home {home}")
+    say(f"{home} is ready; enrol merchants with: fedrec server enroll FILE --home {shlex.quote(str(home))}")
 
 
 @app.command()

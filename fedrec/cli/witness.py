@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -81,7 +82,7 @@ def join(
     show_join_file(found)
     confirm_join_file(opened, found, given=confirm, new_server=new_server)
     opened.approve(found)
-    say(f"joined {found.address}; next: fedrec witness start --home {home}")
+    say(f"joined {found.address}; next: fedrec witness start --home {shlex.quote(str(home))}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -226,7 +227,7 @@ def _raise_ending(run: SimulationRun, session: Session, progress: _Progress) -> 
         raise InterruptedRunError(
             f"stopped after {len(session.lines)} of {counted(run.plan.rounds, 'round')}; {run.folder} holds "
             f"{'the results' if session.lines else 'the plan and the ledgers, no model yet'} "
-            f"('fedrec simulate --resume {run.folder}' goes on)"
+            f"('fedrec simulate --resume {shlex.quote(str(run.folder))}' goes on)"
         )
     if isinstance(progress.failure, FedrecError):
         said = str(progress.failure).rstrip(".")

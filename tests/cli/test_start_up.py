@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import fedrec.__main__ as entry
 
 HEAVY = (
     "torch",
@@ -138,3 +143,26 @@ def test_a_misspelt_command_suggests_the_right_one(wrong: str, right: str) -> No
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and f"did you mean '{right}'?" in done.stderr
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_while_the_program_is_loaded_shows_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, ignored: bool
+) -> None:
+    """It ends the process then; once it is loaded, the command says 'stopped'."""
+    seen: list[object] = []
+
+    class Loading(types.ModuleType):
+        @property
+        def main(self) -> Callable[[], None]:
+            seen.append(signal.getsignal(signal.SIGINT))
+            return lambda: seen.append(signal.getsignal(signal.SIGINT))
+
+    monkeypatch.setitem(sys.modules, "fedrec.cli.app", Loading("fedrec.cli.app"))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        entry.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    expected = [signal.SIG_IGN] * 2 if ignored else [signal.SIG_DFL, signal.default_int_handler]
+    assert seen == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ def _read_run(folder: Path) -> FinishedRun:
     if not path.is_file():
         raise ConfigError(
             f"{folder} holds no report.json: give folders of finished runs or sweeps "
-            f"('fedrec simulate --resume {folder}' finishes one that was stopped)"
+            f"('fedrec simulate --resume {shlex.quote(str(folder))}' finishes one that was stopped)"
         )
     try:
         report = _Report.model_validate(read_document(path, schema=SCHEMA))
