@@ -36,6 +36,7 @@ _DOMAINS: Final = ("", "ai.onnx")
 # double, uint32, uint64, bfloat16.
 _BYTES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 _FLOAT: Final = 1
+_COLOURS_LAST: Final = ": export it with the colours before height and width"
 _FEATURES: Final = (1, 10, 11)
 """Element types of a feature vector: float, float16, double."""
 
@@ -81,7 +82,11 @@ def check_graph(data: bytes) -> Graph:
     graph = model.graph
     pictures = inputs_of(graph)
     if len(pictures) != 1:
-        raise ConfigError(f"it takes {len(pictures)} inputs, and only one, the pictures, is allowed")
+        names = listed([one_line(value.name, most=60) for value in pictures], most=5)
+        raise ConfigError(
+            f"it takes {len(pictures)} inputs{names and f' ({names})'}, and only one, the pictures, is "
+            "allowed: export the part for pictures alone"
+        )
     return Graph(
         nodes=len(graph.node),
         opset=opset_of(model),
@@ -110,6 +115,8 @@ def check_model(data: bytes) -> ModelProto:
 
     if len(data) > LARGEST_FILE:
         raise ConfigError(f"it is larger than {LARGEST_FILE:,} bytes")
+    if not data:
+        raise ConfigError("it is empty")
     check_encoding(data, onnx.ModelProto.DESCRIPTOR)
     model = onnx.ModelProto()
     try:
@@ -146,7 +153,8 @@ def opset_of(model: ModelProto) -> int:
     if len(versions) != 1 or not LEAST_OPSET <= versions[0] <= newest:
         raise ConfigError(
             f"it must use one version of ONNX's standard operators, {LEAST_OPSET} to {newest}, not "
-            f"{listed([str(version) for version in versions], most=3) or 'none'}"
+            f"{listed([str(version) for version in versions], most=3) or 'none'}: export it anew with one of "
+            "these, or convert it by onnx.version_converter"
         )
     return int(versions[0])
 
@@ -154,7 +162,10 @@ def opset_of(model: ModelProto) -> int:
 def _check_tensor(tensor: TensorProto, what: str) -> None:
     """Check that a tensor's values are in the file, exactly as many as its shape says."""
     if tensor.data_location or tensor.external_data:
-        raise ConfigError(f"{what} are in another file, which is never opened: export it as one file")
+        raise ConfigError(
+            f"{what} are in another file, which is never opened: export it as one file, "
+            "with PyTorch by external_data=False"
+        )
     if tensor.data_type not in _BYTES or tensor.HasField("segment") or tensor.string_data:
         raise ConfigError(f"{what} are of a type that isn't allowed")
     if len(tensor.dims) > MOST_RANK or any(side < 0 for side in tensor.dims):
@@ -247,12 +258,15 @@ def _shape(value: ValueInfoProto) -> Sequence[int | None] | None:
 def _input_size(pictures: ValueInfoProto) -> int | None:
     shape = _shape(pictures)
     if not pictures.type.HasField("tensor_type") or pictures.type.tensor_type.elem_type != _FLOAT:
-        raise ConfigError("its input isn't a float32 tensor")
+        raise ConfigError(
+            "its input isn't a float32 tensor: export it with float32 inputs; weights may be of half "
+            "precision"
+        )
     if shape is None or len(shape) != 4 or shape[0] not in (None, 1) or shape[1] not in (None, 3):
         shown = "x".join("?" if side is None else str(side) for side in shape or ())
         raise ConfigError(
             f"its input is {shown or 'of no shape'}, not batch x 3 x height x width with a batch that is "
-            "open or 1"
+            f"open or 1{_COLOURS_LAST if shape is not None and len(shape) == 4 and shape[3] == 3 else ''}"
         )
     if shape[2] != shape[3]:
         raise ConfigError(

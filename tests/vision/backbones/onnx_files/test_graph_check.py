@@ -117,7 +117,7 @@ def at_opset(version: int) -> Callable[[ModelProto], object]:
 
 
 HOSTILE: dict[str, tuple[Callable[[ModelProto], object], str]] = {
-    "external weights": (first_weights(external), "are in another file, which is never opened"),
+    "external weights": (first_weights(external), "one file, with PyTorch by external_data=False"),
     "external constant": (constant(external), "are in another file, which is never opened"),
     "foreign domain": (appended(node("Evil", ["features"], ["y"], domain="evil")), "of the domain 'evil'"),
     "unknown operator": (appended(node("Evil", ["features"], ["y"])), "isn't allowed"),
@@ -142,7 +142,7 @@ HOSTILE: dict[str, tuple[Callable[[ModelProto], object], str]] = {
         lambda model: model.graph.input.append(
             helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
         ),
-        "takes 2 inputs",
+        "takes 2 inputs (pictures, ",
     ),
     "an output from nowhere": (
         lambda model: model.graph.output.append(
@@ -172,6 +172,7 @@ HOSTILE: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     "one row for five pictures": (only_output(2, batch=5), "none of its outputs"),
     "grey": (pictures_are("n", 1, SIDE, SIDE), "not batch x 3 x height x width"),
     "channels last": (pictures_are("n", SIDE, SIDE, 3), "not batch x 3 x height x width"),
+    "colours last": (pictures_are("n", SIDE, SIDE, 3), "with the colours before height and width"),
     "a batch of 8": (pictures_are(8, 3, SIDE, SIDE), "its input is 8x3x16x16"),
     "no square": (pictures_are("n", 3, SIDE, 2 * SIDE), "must be square"),
     "bytes": (pictures_are("n", 3, SIDE, SIDE, kind=TensorProto.UINT8), "isn't a float32 tensor"),
