@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from fedrec.clients.page.process import page_beside
 from fedrec.clients.page.running import TOKEN_FILE
@@ -268,3 +268,24 @@ def test_a_page_that_can_not_be_served_stops_no_daemon(
                 time.sleep(0.1)
                 told += capfd.readouterr().err
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("page", [(390, "light")], indirect=True)
+def test_a_lost_connection_and_a_spent_budget_have_words_in_both_languages(page: Page) -> None:
+    def change(route: Route) -> None:
+        found = route.fetch()
+        budget = found.json()["budget"] | {"spent": 10.0, "left": 0.0}
+        reason = "the server at a.example:1 can't be reached through the proxy http://p:1 of HTTPS_PROXY (x)"
+        changes = {"running": True, "connected": False, "connection_reason": reason, "budget": budget}
+        route.fulfill(response=found, json=found.json() | changes)
+
+    page.route("**/status.json", change)
+    page.reload()
+    expect(page.locator("#facts")).to_contain_text("The way through your network's proxy fails.")
+    expect(page.locator("#budget-word")).to_contain_text("Nothing is left")
+    page.click("#language")
+    expect(page.locator("#facts")).to_contain_text("无法通过您网络的代理连接服务器")
+    expect(page.locator("#budget-word")).to_contain_text("预算已用完")
+    # The merchant's name has a line of its own, so that the heading isn't squeezed.
+    name, heading = page.locator("#merchant").bounding_box(), page.locator("h1").bounding_box()
+    assert name is not None and heading is not None and name["y"] > heading["y"] + 20

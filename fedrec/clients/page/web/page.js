@@ -72,20 +72,28 @@ function part(name, shown, build) {
   build();
 }
 
+// What a merchant is told of its connection is English; the kind of it has words in each language.
+const REASONS = [
+  ["admit", /doesn't admit/], ["clock", /clock/], ["certificate", /certificate/], ["password", /wants a user name and a password/],
+  ["proxy", / proxy /], ["busy", /is busy/], ["away", /can't be reached/],
+];
+
 function showNow(status) {
   const told = texts();
   const starting = status.running && !status.connected && ["loading", "photos", "features"].includes(status.doing?.doing);
   const kind = !status.running ? "stopped" : status.paused ? "pausedState" : starting ? "starting" : status.connected ? "running" : "lonely";
   at("state").textContent = told[kind];
   at("lamp").className = { running: "good", stopped: "bad", lonely: "warn", pausedState: "warn", starting: "warn" }[kind];
+  const lonely = status.running && !status.connected && status.connection_reason;
   const next = status.next_round;
   const pace = next?.seconds_between ? told.apart(duration(next.seconds_between)) : "";
   at("facts").replaceChildren(...items([
     status.running && status.started && told.since(time(status.started)),
     !status.running && status.connection_at && told.since(time(status.connection_at)),
-    !status.running && told.stoppedHelp,
+    !status.running && status.server !== null && told.stoppedHelp,
     status.server === null ? told.noServer : status.connected && told.connectedTo(status.server, time(status.connection_at)),
-    status.running && !status.connected && status.connection_reason && text("li", status.connection_reason, { lang: "en" }),
+    lonely && told.reasons[REASONS.find(([, sign]) => sign.test(lonely))?.[0]],
+    lonely && text("li", lonely, { lang: "en", className: "quiet" }),
     status.server !== null && (next ? told.next(next.number, next.rounds) + pace : status.training ? told.noNext : told.noTraining),
     status.resumed && told.resumed(time(status.resumed)),
     status.hours && told.hours(status.hours.join(", ")),
@@ -148,6 +156,8 @@ function inWords(share) {
   return texts().shares[steps.findIndex((step) => share < step) === -1 ? 6 : steps.findIndex((step) => share < step)];
 }
 
+const LEAST_LEFT = 0.005; // What is less is shown as 0.00.
+
 function showBudget(budget) {
   const told = texts();
   const spent = epsilon(budget.spent);
@@ -160,7 +170,9 @@ function showBudget(budget) {
   // A style set by a script is no inline style to the content security policy.
   at("gauge-fill").style.width = `${100 * share}%`;
   at("gauge-ends").replaceChildren(text("span", told.spentEnd(spent)), text("span", told.left(budget.left === null ? "" : rest(budget.left))));
+  const spentUp = budget.cap !== null && budget.left < LEAST_LEFT;
   at("budget-word").replaceChildren(
+    spentUp ? text("strong", told.noneLeft) : "",
     text("strong", told.wordSentence(told.words[budget.word])),
     budget.spent === null ? told.noBound : told.sentence(factor(budget.spent)));
   at("budget-facts").replaceChildren(...items([
