@@ -47,6 +47,7 @@ class Rotation:
         losses: the number of rounds lost at their opening.
         choosing: whether the next round leaves out other merchants.
         recess: whether the next round asks all merchants, since too few contributed to the last.
+        newcomers: merchants that weren't in the earlier training that some of the evidence is from.
     """
 
     order: tuple[str, ...]
@@ -60,6 +61,7 @@ class Rotation:
     losses: int = 0
     choosing: bool = False
     recess: bool = False
+    newcomers: tuple[str, ...] = ()
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any] | None, *, order: Iterable[str]) -> Rotation:
@@ -87,6 +89,7 @@ class Rotation:
             losses=int(state["losses"]),
             choosing=bool(state["choosing"]),
             recess=bool(state["recess"]),
+            newcomers=tuple(state.get("newcomers", ())),
         )
 
     @classmethod
@@ -103,8 +106,9 @@ class Rotation:
             before: names of all merchants of the earlier one.
 
         Returns:
-            The rotation. Whoever wasn't in the earlier training is cleared by each of its lost rounds. Where
-            all who may have caused them are gone, it is one without suspects.
+            The rotation. Whoever wasn't in the earlier training is cleared by each of its lost rounds, until
+            a round is lost that only such a one explains: see :meth:`lost`. Where all who may have caused
+            them are gone, it is one without suspects.
         """
         rotation = cls.from_state(state, order=order)
         names, suspects = set(rotation.order), {name for name in before if not rotation.cleared.get(name)}
@@ -117,6 +121,7 @@ class Rotation:
             | dict.fromkeys(newcomers, rotation.losses),
             aside=tuple(name for name in rotation.aside if name in names),
             returned=rotation.returned if rotation.returned in names else None,
+            newcomers=tuple(sorted(names.intersection(rotation.newcomers).union(newcomers))),
         )
 
     def state(self) -> dict[str, Any]:
@@ -184,7 +189,18 @@ class Rotation:
         self._set_aside(tuple(others), returned=back)
 
     def lost(self, suspects: Collection[str]) -> bool:
-        """Record a round whose sum didn't open; return whether it cleared a merchant, or was the first."""
+        """Record a round whose sum didn't open.
+
+        Where no merchant explains this round and those of an earlier training together, and one took part
+        that is new since, the earlier ones are forgotten. They clear whoever comes back under another name,
+        which would be looked for last.
+
+        Args:
+            suspects: names of merchants, at least one of which is at fault.
+
+        Returns:
+            Whether it cleared a merchant, or was the first.
+        """
         self.rounds += 1
         self.losses += 1
         self.recess = False
@@ -196,6 +212,10 @@ class Rotation:
             self.failed[self.returned] = self.failed.get(self.returned, 0) + 1
         self._set_aside(())
         self.choosing = True
+        if not self.undecided and not set(self.newcomers).isdisjoint(suspects):
+            self.cleared = {name: 1 for name in self.order if name not in suspects}
+            self.relieved, self.failed, self.newcomers = {}, {}, ()
+            self.rounds = self.losses = 1
         return self.losses == 1 or len(self.undecided) < before
 
     def lost_for_contributors(self) -> None:

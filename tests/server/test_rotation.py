@@ -35,6 +35,10 @@ def play(rotation: Rotation, lies: Lies, *, rounds: int, room: int = 1) -> list[
     return played
 
 
+def spoilt_by(saboteur: str) -> Lies:
+    return lambda number, part: saboteur in part
+
+
 def names(count: int) -> tuple[str, ...]:
     return tuple(f"m{index}" for index in range(count))
 
@@ -141,6 +145,27 @@ def test_what_was_found_in_one_training_holds_in_the_next(saboteur: str) -> None
     longer = play(second, lies, rounds=400)
     assert sum(lost for lost, _ in longer) <= 400 // 20
     assert sum("new" in out or "newer" in out for _, out in longer) == 0
+
+
+@pytest.mark.parametrize(("size", "room"), [(4, 1), (10, 1), (10, 2), (20, 5)])
+@pytest.mark.parametrize("trainings", [1, 2])
+def test_a_saboteur_that_comes_back_under_another_name_is_found_again(
+    size: int, room: int, trainings: int
+) -> None:
+    """Earlier lost rounds clear whoever is new, and would have every other merchant left out before it."""
+    for first in range(1, size + 2):
+        everyone = names(size)
+        rotation = Rotation(order=everyone)
+        for _ in range(first):
+            part = set(everyone) - rotation.left_out(everyone, room=room)
+            (rotation.lost if everyone[-1] in part else rotation.opened)(part)
+        for number in range(trainings):
+            later = (*names(size - 1), f"new-{number}")
+            before, everyone = everyone, tuple(random.Random(first).sample(later, size))
+            rotation = Rotation.continued(rotation.state(), order=everyone, before=before)
+        saboteur = (set(everyone) - set(names(size))).pop()
+        played = play(rotation, spoilt_by(saboteur), rounds=60, room=room)
+        assert sum(lost for lost, _ in played) <= 2 * size, (first, played)
 
 
 def test_where_the_suspects_are_gone_the_next_training_begins_without_any() -> None:
