@@ -97,5 +97,5 @@ def _code_alone(code: types.CodeType) -> tuple[Any, ...]:
     return tuple, (does,)
 
 
-class _CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _CodePickler(cloudpickle.Pickler):  # type: ignore[misc]  # a class without stubs
     dispatch_table: ClassVar[Any] = {**cloudpickle.Pickler.dispatch_table, types.CodeType: _code_alone}

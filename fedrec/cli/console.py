@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fedrec.cli.heartbeat import Heartbeat
@@ -174,7 +174,7 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage], None]]:
             yield heartbeat.tell
     else:
         with Progress(*columns, console=stderr) as progress:
-            tasks: dict[str, int] = {}
+            tasks: dict[str, TaskID] = {}
 
             def tell(stage: Stage) -> None:
                 if not stage.total:
@@ -183,7 +183,7 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage], None]]:
                 if stage.name not in tasks:
                     tasks[stage.name] = progress.add_task(stage.name, total=stage.total, note="")
                 progress.update(
-                    tasks[stage.name],  # type: ignore[arg-type]
+                    tasks[stage.name],
                     completed=stage.done,
                     total=stage.total,
                     note=stage.note,

@@ -90,7 +90,7 @@ def _with_parameters(run: Command, parameters: Iterable[inspect.Parameter], *, l
     """Give ``run`` a signature for Typer to read, and the name and help of another command."""
     keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
     run.__name__, run.__doc__ = like.__name__, like.__doc__
-    run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]  # inspect reads it
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
     return run
 

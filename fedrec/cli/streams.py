@@ -6,7 +6,7 @@ import codecs
 import io
 import os
 import sys
-from typing import Final
+from typing import Final, TextIO
 
 _ESCAPES: Final = "backslashreplace"
 
@@ -39,10 +39,10 @@ def accept_any_text() -> None:
     sys.stdout, sys.stderr = _accepting(sys.stdout), _accepting(sys.stderr)
 
 
-def _accepting(stream: object) -> io.TextIOWrapper:
+def _accepting(stream: TextIO) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
         # A test's or an embedding program's own stream.
-        return stream  # type: ignore[return-value]
+        return stream
     if codecs.lookup(stream.encoding).name == "ascii":
         return _AsciiStream(stream)
     stream.reconfigure(errors=_ESCAPES)

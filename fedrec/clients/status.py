@@ -23,7 +23,7 @@ from fedrec.clients.status_types import (
     RefusedByMerchant,
     TrainingCharges,
 )
-from fedrec.clients.store_view import StoredRefusal, read_store, readable_plan
+from fedrec.clients.store_view import StoreView, read_store, readable_plan
 from fedrec.clients.training_history import histories, next_round
 from fedrec.errors import AggregationError, ConfigError, LedgerError
 from fedrec.privacy.accounting.budget_rating import rate_budget, unit_in_words
@@ -189,17 +189,8 @@ def read_status(home: MerchantHome) -> MerchantStatus:
     budget, entries = read_budget(home, policy)
     view = read_store(home.store)
     join = home.joined() if home.has_joined else None
-
-    def summary(plan: bytes | None) -> PlanSummary | None:
-        found = None if plan is None else readable_plan(plan)
-        return None if found is None else summarise_plan(found, entries, lifetime_delta=budget.delta)
-
-    # The cost of a refused plan is of no use once the plan is joined.
-    joined = {entry.charge.training_id for entry in charges(entries)}
-    joined |= set() if view.open_plan is None else {sha256_hex(view.open_plan)}
-
     open_plan = None if view.open_plan is None else readable_plan(view.open_plan)
-    training = summary(view.open_plan)
+    training = _summary(view.open_plan, entries, budget)
     standing = Standing(
         policy=_in_force(home, policy),
         paused=home.paused,
@@ -208,19 +199,6 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         open_plan=open_plan,
         open_cost=training,
     )
-
-    def refused(refusal: StoredRefusal) -> RefusedByMerchant:
-        plan = None if refusal.plan is None or sha256_hex(refusal.plan) in joined else refusal.plan
-        summed = summary(plan)
-        return RefusedByMerchant(
-            at=refusal.at,
-            times=refusal.times,
-            kind=refusal.kind,
-            reason=refusal.reason,
-            standing=standing.holds(refusal, summed),
-            plan=summed,
-        )
-
     rule = MerchantPolicy.model_fields["changed_data"].default if policy is None else policy.changed_data
     counts, photos = view.photo_counts, view.photo_summary
     if counts is not None:
@@ -244,11 +222,38 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         budget=budget,
         ledger_entries=len(entries),
         ledger_head=(entries[-1].hash if entries else genesis(public)).hex(),
-        refusals=tuple(refused(refusal) for refusal in view.refusals[-_SHOWN_REFUSALS:]),
+        refusals=_refusals(view, standing, budget),
         history=histories(view, entries, budget, home=home.folder),
         hours=None if policy is None else policy.hours,
         forgotten=view.forgotten,
     )
+
+
+def _summary(plan: bytes | None, entries: Sequence[Entry], budget: Budget) -> PlanSummary | None:
+    """Summarise a stored plan; None where there is none or this version can't read it."""
+    readable = None if plan is None else readable_plan(plan)
+    return None if readable is None else summarise_plan(readable, entries, lifetime_delta=budget.delta)
+
+
+def _refusals(view: StoreView, standing: Standing, budget: Budget) -> tuple[RefusedByMerchant, ...]:
+    """Return the latest refusals; each has its plan's cost unless the plan was joined since."""
+    joined = {entry.charge.training_id for entry in charges(standing.entries)}
+    joined |= set() if view.open_plan is None else {sha256_hex(view.open_plan)}
+    shown = []
+    for refusal in view.refusals[-_SHOWN_REFUSALS:]:
+        plan = None if refusal.plan is None or sha256_hex(refusal.plan) in joined else refusal.plan
+        summary = _summary(plan, standing.entries, budget)
+        shown.append(
+            RefusedByMerchant(
+                at=refusal.at,
+                times=refusal.times,
+                kind=refusal.kind,
+                reason=refusal.reason,
+                standing=standing.holds(refusal, summary),
+                plan=summary,
+            )
+        )
+    return tuple(shown)
 
 
 def _resumed(home: MerchantHome, entries: Sequence[Entry]) -> str | None:

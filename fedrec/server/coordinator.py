@@ -309,6 +309,16 @@ class Coordinator(TrainingRunner):
             board=self.board,
         )
         opening.run(traffic.count)
+        self._note_faults(round_number, opening)
+        if opening.opened is None:
+            raise self._lost_round(round_number, opening)
+        for dealer, reason in opening.removal.faulty.items():
+            conduct.noisy.add(dealer)
+            self._note(round_number, dealer, f"its noise layers can't be removed: {reason}")
+        return opening.opened
+
+    def _note_faults(self, round_number: int, opening: Opening) -> None:
+        """Note who refused to open the sum, answered wrongly, or dealt shares that don't verify."""
         for member, reason in opening.refused.items():
             self._note(round_number, member, reason)
         for dealer, by in opening.complaints.items():
@@ -316,15 +326,13 @@ class Coordinator(TrainingRunner):
                 round_number, dealer, f"dealt shares that don't verify, according to {', '.join(sorted(by))}"
             )
         for member, reason in {**opening.wrong_layers, **opening.wrong}.items():
-            conduct.answered_wrongly.add(member)
+            self._conduct.answered_wrongly.add(member)
             self._note(round_number, member, reason)
-        conduct.complaints.add(opening.complaints)
-        if opening.opened is not None:
-            for dealer, reason in opening.removal.faulty.items():
-                conduct.noisy.add(dealer)
-                self._note(round_number, dealer, f"its noise layers can't be removed: {reason}")
-            return opening.opened
-        stop = None
+        self._conduct.complaints.add(opening.complaints)
+
+    def _lost_round(self, round_number: int, opening: Opening) -> _LostRoundError:
+        """Say why the sum wasn't opened, and decide without whom training goes on."""
+        conduct = self._conduct
         if opening.answered >= self.plan.threshold or (
             self.plan.trust.opened_by == "holder" and opening.refused
         ):
@@ -345,7 +353,7 @@ class Coordinator(TrainingRunner):
                 conduct.lost_for_answers()
             stop = conduct.stopped_by(opening.wrong)
         without = conduct.left_out(self._connected, round_number=round_number + 1).suspected
-        raise _LostRoundError(
+        return _LostRoundError(
             reason + (f"; the next round does without {listed(sorted(without))}" if without else ""),
             stop=stop,
         )

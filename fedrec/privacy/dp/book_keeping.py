@@ -135,7 +135,7 @@ class _BackwardPass:
                 with torch.no_grad():
                     self._found[place] = gradients_of(layer, recorded, gradient, views=self.views)
 
-        output.register_hook(reached)  # type: ignore[no-untyped-call]
+        output.register_hook(reached)  # type: ignore[no-untyped-call]  # torch declares no types
 
     def run(self, loss: Tensor) -> list[tuple[list[nn.Parameter], LayerGradients]]:
         """Run the pass; layers that the loss doesn't depend on are left out."""

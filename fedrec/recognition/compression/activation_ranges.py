@@ -42,7 +42,7 @@ def activation_ranges(
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, MinMaxCalibrater
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # a class without stubs
         """Gives the pictures of one photo after another."""
 
         def __init__(self) -> None:
@@ -53,7 +53,7 @@ def activation_ranges(
             photo = next(self._left, None)
             return None if photo is None else dict(prepared(inputs, [photo]))
 
-    class BoundedCalibrater(MinMaxCalibrater):  # type: ignore[misc]
+    class BoundedCalibrater(MinMaxCalibrater):  # type: ignore[misc]  # a class without stubs
         """Computes the graph as a stranger's: onnxruntime's own session has no bound."""
 
         def create_inference_session(self) -> None:

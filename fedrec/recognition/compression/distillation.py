@@ -119,5 +119,5 @@ def fitted_head(
         (weights.grad,) = torch.autograd.grad(value, weights)
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]  # torch declares no types
     return head

@@ -173,7 +173,7 @@ def _checked_lengths(network: OnePictureNetwork, layers: Sequence[str], *, size:
 
 def _answer(asked: Mapping[str, object]) -> dict[str, object]:
     values = dict(asked) | {"path": Path(str(asked["path"]))}
-    trial = Trial(**values)  # type: ignore[arg-type]
+    trial = Trial(**values)  # type: ignore[arg-type]  # a Trial's fields as JSON
     try:
         _within_limits(trial.path.stat().st_size)
         return {"error": None, "lengths": try_here(trial)}

@@ -106,7 +106,7 @@ def _checked(network: nn.Module, blocks: int) -> VisionTransformer:
         raise ConfigError(
             f"the network can't be split after {blocks} blocks: it has {count} blocks of plain attention"
         )
-    split: VisionTransformer = network  # type: ignore[assignment]
+    split: VisionTransformer = network  # type: ignore[assignment]  # it has blocks
     return split
 
 
