@@ -452,9 +452,9 @@ def test_no_photos_have_an_empty_matrix() -> None:
 
 def test_impossible_requests_are_refused() -> None:
     photos = Photos(1)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="features need 1 view"):
         feature_matrix(MeanColour(), photos.image, photos.digests, views=0, cache_dir=None)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="digests of"):
         feature_matrix(MeanColour(), photos.image, [b"short"], cache_dir=None)
 
 

@@ -46,7 +46,7 @@ BAD_COUNTS = ["", "0", "-1", "1.5", "nan", "x", "1001", "\u00b2", "1e9"]
     ],
 )
 def test_refuses_other_texts(text: str) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="partition"):
         parse_partition(text)
 
 
@@ -139,6 +139,10 @@ def test_impossible_divisions_are_refused() -> None:
         partition(images, spec=Partition("iid"), merchants=4, seed=0)
     with pytest.raises(DataError, match="larger ALPHA"):
         partition(image_set([0] * 20), spec=Partition("dirichlet", 1e-6), merchants=3, seed=0)
-    for merchants, seed in ((0, 0), (None, 0), (2, -1)):
-        with pytest.raises(ConfigError):
+    for merchants, seed, told in (
+        (0, 0, "at least 1"),
+        (None, 0, "needs the number of merchants"),
+        (2, -1, "is negative"),
+    ):
+        with pytest.raises(ConfigError, match=told):
             partition(images, spec=Partition("iid"), merchants=merchants, seed=seed)

@@ -75,7 +75,7 @@ def test_written_photos_load_as_the_same_records(tmp_path: Path) -> None:
 
 def test_numbers_out_of_range_are_refused() -> None:
     for merchants, per_merchant, size, seed in ((0, 1, 32, 0), (1, 0, 32, 0), (1, 1, 8, 0), (1, 1, 32, -1)):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="must be"):
             generate(
                 merchants=merchants, per_merchant=per_merchant, size=size, seed=seed, validation=0, test=0
             )

@@ -82,7 +82,7 @@ def test_grey_is_the_luma_of_bt_601() -> None:
 
 @pytest.mark.parametrize(("size", "channels", "margin"), [(0, 3, 1.0), (8, 2, 1.0), (8, 3, 0.5)])
 def test_impossible_inputs_are_refused(size: int, channels: int, margin: float) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="a model input needs"):
         to_model_input(photo(9, 9), size=size, channels=channels, margin=margin)
 
 
@@ -105,7 +105,7 @@ def test_normalise_grey_takes_the_average_constants() -> None:
 
 def test_normalise_refuses_floats_and_channels_first() -> None:
     for wrong in (torch.zeros(4, 4, 3), torch.zeros(3, 8, 8, dtype=torch.uint8)):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="pictures to normalise are uint8"):
             normalise(wrong, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
@@ -183,7 +183,7 @@ def test_impossible_views_are_refused() -> None:
         {"views": 1, "seeds": seeds[:1]},
     )
     for wrong in cases:
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="1 view or more and a seed"):
             augmented_views(images, **wrong)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="pictures to vary are uint8"):
         augmented_views(cast(Any, images.astype(np.float32)), views=1, seeds=seeds)

@@ -283,15 +283,15 @@ def test_numbers_out_of_range_are_refused_by_every_accountant() -> None:
         (0.1, math.nan, 1),
         (0.1, 1.0, -1),
     ):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=r"noise multiplier|sample rate|steps"):
             Event(rate, sigma, steps)
     for delta in (0.0, 1.0, -1e-5, math.nan):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="delta"):
             epsilon_pld([Event(0.1, 1.0, 1)], delta=delta)
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="delta"):
             epsilon_rdp([Event(0.1, 1.0, 1)], delta=delta)
     for epsilon, steps in ((0.0, 10), (-1.0, 10), (math.inf, 10), (1.0, 0)):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=r"epsilon|steps"):
             noise_multiplier_for(epsilon=epsilon, delta=1e-5, sample_rate=0.1, steps=steps)
 
 

@@ -410,13 +410,13 @@ def test_a_prepared_charge_needs_no_composition(tmp_path: Path, compositions: li
 
 def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l").write_bytes(b"hello" * 1000)
-    with pytest.raises(LedgerError):
+    with pytest.raises(LedgerError, match="cannot be opened"):
         open_ledger(tmp_path / "l")
-    with pytest.raises(LedgerError):
+    with pytest.raises(LedgerError, match="cannot be read as a ledger"):
         verify_file(tmp_path / "l", public=b"p" * 32, verify=verify_mac)
-    with pytest.raises(LedgerError):
+    with pytest.raises(LedgerError, match="does not exist"):
         verify_file(tmp_path / "absent", public=b"p" * 32, verify=verify_mac)
-    with open_ledger(tmp_path / "good") as ledger, pytest.raises(LedgerError):
+    with open_ledger(tmp_path / "good") as ledger, pytest.raises(LedgerError, match="can't be encoded"):
         ledger.charge(replace(CHARGE, clip=math.nan), version=VERSION)
 
 

@@ -111,19 +111,31 @@ def test_local_and_off() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "told"),
     [
-        {"colluders": 0}, {"min_contributors": 3}, {"min_contributors": 11}, {"epsilon": 1.0},
-        {"noise_multiplier": None}, {"noise_multiplier": 0.0}, {"noise_multiplier": 1e-3}, {"delta": 1e-11},
-        {"delta": 1.0}, {"sample_rate": 0.0}, {"clip": 0.0}, {"local_steps": 2}, {"mode": "central"},
-        {"steps": 0}, {"dimension": 0}, {"records_per_merchant": 0},
+        ({"colluders": 0}, "must assume at least 1"),
+        ({"min_contributors": 3}, "leaves 1 honest shares"),
+        ({"min_contributors": 11}, "min contributors: 11"),
+        ({"epsilon": 1.0}, "exactly one of epsilon and noise multiplier"),
+        ({"noise_multiplier": None}, "exactly one of epsilon and noise multiplier"),
+        ({"noise_multiplier": 0.0}, "noise multiplier: 0.0"),
+        ({"noise_multiplier": 1e-3}, "one merchant's share of 1.23 grid units"),
+        ({"delta": 1e-11}, "rounding uses up all of it"),
+        ({"delta": 1.0}, "delta: 1.0"),
+        ({"sample_rate": 0.0}, "sample rate: 0.0"),
+        ({"clip": 0.0}, "clip: 0.0"),
+        ({"local_steps": 2}, "one step per round"),
+        ({"mode": "central"}, "'central' is unknown"),
+        ({"steps": 0}, "must all be at least 1"),
+        ({"dimension": 0}, "must both be at least 1"),
+        ({"records_per_merchant": 0}, "must all be at least 1"),
     ],
-)  # fmt: skip
-def test_a_number_out_of_range_is_refused_before_noise_is_planned(changes: dict[str, Any]) -> None:
+)
+def test_a_number_out_of_range_is_refused_before_noise_is_planned(changes: dict[str, Any], told: str) -> None:
     # Rounding uses 6e-11 of delta, and what is left matters where an epsilon is to be met.
     if "delta" in changes:
         changes = {**changes, "epsilon": 1.0, "noise_multiplier": None}
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=told):
         _plan(**changes)
 
 
@@ -219,11 +231,11 @@ def test_a_step_outside_its_plan_is_refused() -> None:
     model, inputs, labels = _problem()
     plan, rng = _plan(), Randomness.seeded(1)
     for clip, rate in ((0.6, 0.25), (0.5, 0.3)):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="are not the plan's"):
             contribute(
                 model, inputs, labels, settings=DpSgdSettings(clip=clip, sample_rate=rate), plan=plan, rng=rng
             )
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="trainable parameters"):
         contribute(nn.Linear(36, 4), inputs, labels, settings=QUARTER, plan=plan, rng=rng)
 
 

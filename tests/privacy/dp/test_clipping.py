@@ -264,14 +264,14 @@ def test_a_pass_is_float32_whatever_the_caller_set_and_the_settings_come_back(
 
 def test_batch_norm_a_bad_clip_and_labels_of_another_length_are_refused() -> None:
     inputs, labels = _data(2, 1)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="layer without per-record gradients"):
         clipped_sum(
             nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(36, 3)), inputs, labels, clip=1.0
         )
     for clip in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=r"clip: .* is not a positive number"):
             clipped_sum(_cnn(), inputs, labels, clip=clip)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="expects inputs"):
         clipped_sum(_cnn(), inputs, labels[:1], clip=1.0)
 
 

@@ -16,7 +16,7 @@ def test_no_record_and_rate_one_are_possible_and_other_rates_are_refused() -> No
     assert poisson_sample(0, rate=0.5, rng=rng).shape == (0,)
     assert poisson_sample(7, rate=1.0, rng=rng).tolist() == list(range(7))
     for rate in (0.0, -0.1, 1.1, float("nan")):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="sample rate"):
             poisson_sample(5, rate=rate, rng=rng)
 
 

@@ -208,5 +208,5 @@ def test_too_few_canaries_are_refused(
     "options", [{"canaries": 10}, {"canaries": 200_000}, {"confidence": 0.4}, {"confidence": 1.0}]
 )
 def test_options_that_allow_no_conclusion_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="is outside"):
         AuditOptions(**options)  # type: ignore[arg-type]

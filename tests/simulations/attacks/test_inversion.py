@@ -128,7 +128,7 @@ def test_a_folder_of_ones_own_photos_can_be_attacked(tmp_path: Path) -> None:
 
 def test_settings_out_of_range() -> None:
     for batches in ((), (8,), (1, 0), (1, 65)):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="--batch"):
             invert(InversionSettings(defence=DEFENCE, batches=batches))
     with pytest.raises(ConfigError, match="at least 3"):
         invert(InversionSettings(defence=replace(DEFENCE, merchants=2), batches=(1,)))
@@ -211,7 +211,7 @@ def test_inversion_leaves_the_model_as_it_was_and_refuses_what_does_not_fit() ->
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     options = {"colours": 1, "size": 8, "search": Search(steps=1, seed=0)}
     for broken in (update[:-1], update * np.nan):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="finite values, not shape"):
             reconstruct(model, broken, cohort[0].labels, **options)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="model cnn"):
         reconstruct(torch.nn.Linear(2, 2), update, cohort[0].labels, **options)  # type: ignore[arg-type]
@@ -224,9 +224,9 @@ def test_psnr_and_matching() -> None:
     photos = np.random.default_rng(0).random((5, 12, 12, 1))
     np.testing.assert_array_equal(match_order(photos[[3, 1, 4, 0, 2]], photos), photos)
     assert (grey_like(photos) == 0.5).all()
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="can't be compared"):
         psnr(zeros, np.zeros((4, 5, 1)))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="sides of at least"):
         ssim(zeros, zeros)
 
 

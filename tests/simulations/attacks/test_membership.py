@@ -91,7 +91,7 @@ def test_margins_are_log_odds() -> None:
     found = margins(logits, np.array([2, 1]))
     assert found[0] == pytest.approx(math.log(p[2] / (1 - p[2])))
     assert found[1] == pytest.approx(1000.0)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="not finite"):
         margins(np.array([[np.nan, 0.0]]), np.array([0]))
 
 
@@ -147,15 +147,19 @@ def test_rates_against_all_thresholds(seed: int, count: int, fpr: float) -> None
 
 
 def test_unmeasurable_attacks_are_refused() -> None:
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="all records are members"):
         rates(Attack(np.zeros(3), np.ones(3, dtype=bool)), fpr=FPR)
     for fpr in (0.0, 1.0):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="outside"):
             rates(Attack(np.arange(4.0), np.array([True, False, True, False])), fpr=fpr)
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="outside"):
             largest_tpr([], fpr=fpr)
-    for changes in ({"models": 5}, {"records": 19}, {"epsilons": ()}):
-        with pytest.raises(ConfigError):
+    for changes, told in (
+        ({"models": 5}, "--models is at least"),
+        ({"records": 19}, "--records at least"),
+        ({"epsilons": ()}, "--epsilon is missing"),
+    ):
+        with pytest.raises(ConfigError, match=told):
             infer_membership(replace(SMALL, **changes))
 
 
