@@ -65,7 +65,7 @@ def vouch(
             otherwise="not confirmed, so nothing was signed: ask the new merchant itself for the fingerprint "
             "that 'fedrec client init' showed, and run the command again (or give it with --fingerprint)",
         )
-    elif confirm.replace(" ", "").lower() != enrolment.fingerprint:
+    elif "".join(confirm.split()).lower() != enrolment.fingerprint:
         raise ConfigError(
             "--fingerprint is not that of the enrolment file: don't vouch for it, ask the new merchant itself"
         )

@@ -48,7 +48,7 @@ def confirm_join_file(opened: PartyHome, found: JoinFile, *, given: str | None, 
         confirm_by_hand(
             "Did you get this fingerprint from somebody you trust, by another channel?", otherwise=_NOT_JOINED
         )
-    elif given.replace(" ", "").lower() != found.fingerprint:
+    elif "".join(given.split()).lower() != found.fingerprint:
         raise ConfigError("--fingerprint is not that of the join file: don't join, ask the operator")
     changed = opened.changed_server_identity(found)
     if changed:

@@ -11,7 +11,7 @@ from typing import Final
 import typer
 from rich.cells import cell_len
 
-_LABEL: Final = re.compile(r" *\S+?(?: \S+?)*? {2,}|WRONG ")
+_LABEL: Final = re.compile(r" *\S+?(?: \S+?)*? {2,}|(?:WRONG|fingerprint) ")
 """What stands before a line's text, in a column of its own."""
 _WIDEST_LABEL: Final = 14
 _NARROWEST: Final = 40

@@ -105,7 +105,8 @@ def import_file(
     """
     catalogue.check_model(model.used, labels=True)
     root = (photos or path.parent).resolve()
-    total, done = max(count_lines(path), 1), Imported()
+    # The first line names the columns.
+    total, done = max(count_lines(path) - 1, 1), Imported()
     batch = _Batch()
     for row in read_rows(path):
         try:
@@ -119,7 +120,7 @@ def import_file(
         if len(batch.pictures) == BATCH or len(batch.photos) + len(batch.products) >= 8 * BATCH:
             _write(batch, catalogue, model, on_event)
             batch = _Batch()
-            tell(Stage("photos", min(row.line, total), total))
+            tell(Stage("photos", min(row.line - 1, total), total))
     _write(batch, catalogue, model, on_event)
     tell(Stage("photos", total, total))
     return done
