@@ -55,8 +55,8 @@ def epsilon_pld(events: Iterable[Event], *, delta: float) -> float:
         delta: the delta that epsilon is taken at.
 
     Returns:
-        Epsilon of all events together; infinite if a step has no noise or, where it is sampled, a noise
-        multiplier below 0.05, or if nothing is left of ``delta``.
+        Epsilon of all events together; infinite if a sampled step has a noise multiplier below 0.05, or all
+        steps without sampling together one below 0.0025, or if nothing is left of ``delta``.
 
     Raises:
         ConfigError: ``delta`` is out of range.
@@ -138,7 +138,10 @@ def _kinds(groups: tuple[Group, ...]) -> tuple[Kind, ...]:
 
 
 def _without_figure(kinds: tuple[Kind, ...]) -> bool:
-    return any(sigma < LEAST_MULTIPLIER for _, sigma, _ in kinds)
+    """Return whether there is too little noise; a Gaussian of many steps without sampling may have less."""
+    return any(
+        sigma < (LEAST_MULTIPLIER**2 if mixture.certain else LEAST_MULTIPLIER) for mixture, sigma, _ in kinds
+    )
 
 
 def _whole(kinds: tuple[Kind, ...]) -> bool:

@@ -38,6 +38,11 @@ class Mixture:
     sensitivities: tuple[float, ...]
     weights: tuple[float, ...]
 
+    @property
+    def certain(self) -> bool:
+        """Whether the record causes one shift in every step: a Gaussian mechanism without sampling."""
+        return self.weights == (0.0, 1.0)
+
     @staticmethod
     def sampled(rate: float) -> Mixture:
         """Return the mixture of a record that is in the step with probability ``rate``."""

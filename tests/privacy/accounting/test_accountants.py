@@ -58,6 +58,14 @@ def test_rdp_agrees_with_the_library_at_whole_orders(rate: float, sigma: float, 
     assert epsilon_rdp([Event(rate, sigma, steps)], delta=1e-5) <= library.get_epsilon(1e-5) * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("sigma", [1.3, 0.845, 0.4, 0.05])
+def test_steps_without_sampling_keep_a_figure_beside_sampled_ones(sigma: float) -> None:
+    """Together they are one Gaussian, of a multiplier far below that of a step."""
+    steps, nearly_nothing = Event(1.0, sigma, 300), Event(1e-3, 30.0, 1)
+    alone = epsilon_pld([steps], delta=1e-5)
+    assert alone <= epsilon_pld([steps, nearly_nothing], delta=1e-5) * (1 + 1e-3) <= 1.01 * alone
+
+
 @pytest.mark.parametrize(
     ("rate", "sigma"), [(1e-4, 0.5), (0.01, 0.3), (0.05, 0.65), (0.25, 6.7), (0.9, 40.0)]
 )

@@ -37,6 +37,7 @@ from fedrec.privacy.accounting.ledger_entries import (
     charges,
     spending,
 )
+from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.rdp import ORDERS, rdp_vector
 from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
@@ -1142,6 +1143,26 @@ def test_renyi_divergences_are_those_of_google_s_accountant(rate: float, noise: 
     accountant = RdpAccountant(epsilons.ORDERS[whole].tolist())
     accountant.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(noise)))
     assert epsilons.rdp_step(rate, noise)[whole] == pytest.approx(accountant.rdp, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("history", "finite"),
+    [
+        (((0.0026, 4.55, 3), (1.0, 0.845, 300)), True),
+        (((1.0, 0.04, 1),), True),
+        (((0.03, 4.0, 3), (1.0, 0.035, 1)), True),
+        (((0.5, 0.2, 60),), True),
+        (((1.0, 0.58, 1), (1.0, 0.516, 300)), False),
+        (((0.1, 1.0, 1), (1.0, 0.01, 1)), False),
+        (((0.1, 0.04, 1), (1.0, 20.0, 1)), False),
+    ],
+)
+def test_epsilons_in_the_hundreds_are_the_accountant_s(history: epsilons.Steps, *, finite: bool) -> None:
+    """As of a single share where many are counted on: a true report must not be called false."""
+    ours = epsilon_pld([Event(*step) for step in history], delta=1e-5)
+    assert (200 < ours < epsilons.LARGEST) == finite
+    assert epsilons.matches(ours, epsilons.checked_pld_epsilon(history, 1e-5))
+    assert not epsilons.matches(0.99 * min(ours, 700.0), epsilons.checked_pld_epsilon(history, 1e-5))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .epsilons import CROSS_CHECK, ORDERS, Steps, check_epsilon, matches, pld_epsilon, rdp_epsilon, rdp_step
+from .epsilons import (
+    CROSS_CHECK,
+    LARGEST,
+    ORDERS,
+    Steps,
+    check_epsilon,
+    matches,
+    pld_epsilon,
+    rdp_epsilon,
+    rdp_step,
+)
 from .ledger import account, cost, costs_of, is_of_figures
 from .lifetime_filter import TrainingSpend, lifetime_epsilon
 from .outcome import Problem
@@ -177,7 +187,7 @@ def _check_training(run: Sequence[_Point]) -> Iterator[Problem]:
         if point.steps in known or not matches(point.recorded, _between(chosen, known, point.steps)):
             yield from check_epsilon(point.recorded, point.exact(), what="PLD, of its own", entry=point.entry)
         rough = point.rough()
-        if math.isfinite(rough) and (point.recorded is None or point.recorded > CROSS_CHECK * rough):
+        if rough <= LARGEST and (point.recorded is None or point.recorded > CROSS_CHECK * rough):
             yield Problem(point.entry, "its epsilon by PLD is above the one by RDP")
 
 

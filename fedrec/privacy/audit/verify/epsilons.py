@@ -39,6 +39,9 @@ _LOG_FACTORIALS = np.asarray([math.lgamma(k + 1) for k in range(_WHOLE[-1] + 1)]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 TOLERANCE, LEAST = 1e-3, 1e-5
 """Largest relative and absolute difference of a recorded epsilon; the larger of the two applies."""
+LARGEST = 700.0
+"""Epsilons above it are taken as equal: the exponentials of dp-accounting end at 709, and no such epsilon
+bounds anything."""
 MIN_DELTA = 1e-12
 CROSS_CHECK = 1.01
 """Largest ratio of the epsilon by PLD to that by RDP; above 1 for the discretization of PLD."""
@@ -156,6 +159,11 @@ def _total_steps(history: Steps) -> int:
     return steps
 
 
+def _without_figure(history: Steps) -> bool:
+    """Return whether a step has too little noise for a finite epsilon."""
+    return any(noise < (LEAST_NOISE if rate < 1.0 else LEAST_NOISE**2) for rate, noise, _ in history)
+
+
 def _least_interval(history: Steps, *, copies: int = 1) -> float:
     """Return the smallest interval for which the losses of a step, to 12 deviations, fit ``_MOST_POINTS``."""
     noise = min((noise for _, noise, _ in history), default=math.inf) / copies
@@ -188,7 +196,7 @@ def pld_epsilon(history: Steps, delta: float, rough: float) -> float:
     """
     steps = _total_steps(history)
     delta_left = delta - FLOAT_DELTA * steps
-    if delta < MIN_DELTA or delta_left <= 0 or any(noise < LEAST_NOISE for _, noise, _ in history):
+    if delta < MIN_DELTA or delta_left <= 0 or _without_figure(history):
         return math.inf
     if not history:
         return 0.0
@@ -196,7 +204,8 @@ def pld_epsilon(history: Steps, delta: float, rough: float) -> float:
     # The interval is a power of two, so that neighbouring charges share their steps' cached distributions.
     wanted, least = _INTERVAL / math.sqrt(steps), _least_interval(history)
     while True:
-        interval = 2.0 ** math.floor(math.log2(max(least, min(wanted * max(rough, 1e-3), 0.02))))
+        coarsest = min(max(0.02, rough / 2**15), 10.0)
+        interval = 2.0 ** math.floor(math.log2(max(least, min(wanted * max(rough, 1e-3), coarsest))))
         earlier, last = history[:-1], history[-1]
         whole = _pld_steps(*last, interval)
         if earlier:
@@ -207,20 +216,23 @@ def pld_epsilon(history: Steps, delta: float, rough: float) -> float:
         rough = epsilon
 
 
-def matches(recorded: float | None, computed: float) -> bool:
+def matches(recorded: float | None, computed: float, *, within: float = TOLERANCE) -> bool:
     """Return whether a recorded epsilon equals the recomputed one within the tolerance.
 
     Args:
         recorded: the recorded epsilon; None for no bound.
         computed: the recomputed epsilon; infinity for no bound.
+        within: the relative tolerance.
 
     Returns:
-        Whether they are equal.
+        Whether they are equal, or both above ``LARGEST``.
     """
     value = math.inf if recorded is None else recorded
+    if min(value, computed) > LARGEST:
+        return True
     if math.isinf(value) or math.isinf(computed):
         return value == computed
-    return abs(value - computed) <= max(TOLERANCE * computed, LEAST)
+    return abs(value - computed) <= max(within * computed, LEAST)
 
 
 def check_epsilon(
@@ -260,7 +272,7 @@ def checked_pld_epsilon(history: Steps, delta: float) -> float:
     )
     rough = rdp_epsilon(total, delta)
     found = pld_epsilon(history, delta, rough)
-    if found > CROSS_CHECK * rough and math.isfinite(rough):
+    if found > CROSS_CHECK * rough and rough <= LARGEST:
         raise ValueError(f"epsilon by PLD, {found:.6g}, is above the one by RDP, {rough:.6g}")
     return found
 
@@ -282,11 +294,14 @@ def pld_epsilon_of_copies(history: Steps, delta: float, *, copies: int) -> float
     """
     total = _total_steps(history)
     delta -= FLOAT_DELTA * total
-    if delta < MIN_DELTA or any(noise < LEAST_NOISE for _, noise, _ in history):
+    if delta < MIN_DELTA or _without_figure(history):
         return math.inf
-    guess, least = _rough_epsilon_of_copies(history, delta, copies), _least_interval(history, copies=copies)
+    guess = _rough_epsilon_of_copies(history, delta, copies)
+    # A mixture's losses take longer, point by point.
+    least = 8 * _least_interval(history, copies=copies)
     while True:
-        interval = max(least, min(_COPIES_INTERVAL * guess / math.sqrt(max(total, 1)), 0.1))
+        coarsest = min(max(0.1, guess / 2**15), 10.0)
+        interval = max(least, min(_COPIES_INTERVAL * guess / math.sqrt(max(total, 1)), coarsest))
         whole = None
         for rate, noise, steps in history:
             step = _copies_step(rate, noise, copies, interval)

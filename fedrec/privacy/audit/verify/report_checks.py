@@ -17,6 +17,7 @@ from .epsilons import (
     Steps,
     check_epsilon,
     checked_pld_epsilon,
+    matches,
     pld_epsilon_of_copies,
     rdp_epsilon,
     rdp_step,
@@ -184,12 +185,7 @@ class _ReportChecks:
             if self._private:
                 found = pld_epsilon_of_copies(self._history(_SERVER), left, copies=int(copies))
             # Both are above the exact epsilon, by their discretization.
-            same = (
-                stated is None
-                if math.isinf(found)
-                else stated is not None and close(stated, found, within=0.01)
-            )
-            if not same:
+            if not matches(stated, found, within=5e-3):
                 yield Problem(
                     None, f"the attached report's epsilon for {copies} copies is {stated}, not {found:.4g}"
                 )
