@@ -492,7 +492,7 @@ def not_a_number(bundle: Bundle, scene: Scene) -> None:
         (not_a_number, "entry 4: it can't be read"),
         (key_twice, "entry 8: it can't be read (a key comes twice)"),
         (not_canonical, "entry 8: it can't be read (it is not in its one encoding)"),
-        (key_twice_in_a_policy, "a part can't be read (ValueError: a key comes twice)"),
+        (key_twice_in_a_policy, "(ValueError: policy 2 is not JSON: a key comes twice)"),
         (part_missing, "a part can't be read (KeyError: 'policies')"),
         (two_wrongs, "entry 4: its clip is 2.0"),
     ],
