@@ -193,7 +193,11 @@ def _where_classes(listed: PhotoListing) -> str:
     if listed.folders == 0:
         return ""
     merchants = sorted({picture.merchant for picture in listed.pictures if picture.merchant is not None})
-    taken = f"; {shorten(merchants, most=3)} are taken for merchants" if merchants else ""
+    taken = (
+        f"; {shorten(merchants, most=3)} are taken for merchants (if they are classes, move their photos up)"
+        if merchants
+        else ""
+    )
     paths = (file.entry.path for file in listed.unused)
     tables = sorted({path.name for path in paths if path.suffix.lower() in (".csv", ".tsv")})
     other = f"; {shorten(tables, most=3)} can be given in place of the folder" if tables else ""
