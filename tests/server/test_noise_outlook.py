@@ -48,7 +48,7 @@ def test_what_is_hopeless_what_is_poor_and_what_is_enough() -> None:
         return noise_outlook(made, epsilon=epsilon)
 
     hopeless, poor = told(1000, 100, 1), told(3000, 100, 2, rounds=11)
-    assert hopeless is not None and "10 a class next to nothing" in hopeless
+    assert hopeless is not None and "10 records a class next to nothing" in hopeless
     assert poor is not None and "a large part of the accuracy" in poor
     assert told(3068, 10, 1) is None
     assert told(60_000, 10, 0.3) is None

@@ -55,7 +55,7 @@ def noise_outlook(plan: TrainingPlan, *, epsilon: float | None) -> str | None:
     if epsilon is None or not epsilon < math.inf or found >= ENOUGH:
         return None
     each = plan.records_total / len(plan.classes)
-    of_class = f"{number_format.count(max(round(each), 1))} a class"
+    of_class = f"{number_format.count(max(round(each), 1))} records a class"
     what = (
         "next to nothing is left by the noise, and the model will be hardly better than one that guesses"
         if found < NEXT_TO_NOTHING
