@@ -234,6 +234,7 @@ def test_a_merchant_draws_the_seats_itself(tmp_path: Path, changes: dict[str, ob
         {"threshold": 4, "corrupt_members": 4},
         {"corrupt_members": 0, "seat_risk": 0.0},
         {"threshold": 0},
+        {"threshold": 5},
         {"seat_risk": 1e-9},
         {"colluders": 2, "min_contributors": 4},
     ],
