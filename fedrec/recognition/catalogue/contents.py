@@ -8,7 +8,7 @@ from typing import Final
 
 from fedrec.recognition.catalogue.catalogue import OWN, Catalogue
 from fedrec.recognition.catalogue.filters import Condition
-from fedrec.recognition.catalogue.products import Product
+from fedrec.recognition.catalogue.products import Product, clean_text
 from fedrec.recognition.catalogue.stored_vectors import photo_keys
 
 _PAGE: Final = 500
@@ -53,7 +53,7 @@ class StoredProduct:
         key: its number, which is never given again.
         merchant: whose it is; empty for the catalogue's own.
         product: its fields.
-        photos: its photos, the first first.
+        photos: its photos, or those that were asked for, the first first.
     """
 
     key: int
@@ -92,33 +92,40 @@ def find_product(catalogue: Catalogue, name: str, *, merchant: str = OWN) -> Sto
 
     Args:
         catalogue: the catalogue.
-        name: the product's name.
+        name: the product's name, also in another form of its letters or with other spaces.
         merchant: whose product it is.
 
     Returns:
         The product; None if there is none.
     """
-    rows = catalogue.rows("SELECT id FROM product WHERE merchant = ? AND name = ?", (merchant, name))
+    rows = catalogue.rows(
+        "SELECT id FROM product WHERE merchant = ? AND name = ?", (merchant, clean_text(name))
+    )
     return products_of(catalogue, [rows[0][0]])[0] if rows else None
 
 
-def products_of(catalogue: Catalogue, keys: Sequence[int]) -> list[StoredProduct]:
+def products_of(
+    catalogue: Catalogue, keys: Sequence[int], *, photos: Sequence[int] | None = None
+) -> list[StoredProduct]:
     """Return products by their numbers.
 
     Args:
         catalogue: the catalogue.
         keys: the products' numbers.
+        photos: numbers of the only photos to read, at most 500; None for all of each product.
 
     Returns:
         Those that exist, in the order of the numbers.
     """
     found = []
     for start in range(0, len(keys), _PAGE):
-        found += _products_of(catalogue, keys[start : start + _PAGE])
+        found += _products_of(catalogue, keys[start : start + _PAGE], wanted=photos)
     return found
 
 
-def _products_of(catalogue: Catalogue, keys: Sequence[int]) -> list[StoredProduct]:
+def _products_of(
+    catalogue: Catalogue, keys: Sequence[int], *, wanted: Sequence[int] | None
+) -> list[StoredProduct]:
     # The texts hold placeholders alone.
     places = ",".join("?" * len(keys))
     fields = {
@@ -136,11 +143,11 @@ def _products_of(catalogue: Catalogue, keys: Sequence[int]) -> list[StoredProduc
         if key in attributes:
             attributes[key][name] = text if number is None else number
     photos: dict[int, list[StoredPhoto]] = {key: [] for key in fields}
+    chosen = f"product.id IN ({places})" if wanted is None else f"photo.id IN ({','.join('?' * len(wanted))})"
     for key, *photo in catalogue.rows(
         "SELECT product.id, photo.id, photo.name, photo.path, photo.sha256, vector.label, vector.probability,"
-        f" vector.photo_id IS NOT NULL, vector.labels_of {_TABLES} WHERE product.id IN ({places})"
-        " ORDER BY photo.id",
-        keys,
+        f" vector.photo_id IS NOT NULL, vector.labels_of {_TABLES} WHERE {chosen} ORDER BY photo.id",
+        keys if wanted is None else wanted,
     ):
         if key in photos:
             photos[key].append(StoredPhoto(*photo))

@@ -90,8 +90,10 @@ class ScanIndex:
             The photos, the nearest first.
         """
         held, rows = self._joined()
-        chosen = rows[np.searchsorted(held, keys)]
-        return keys[_nearest(chosen, query, len(keys))]
+        # In the order of the memory: neighbours in number are read together.
+        ascending = np.sort(keys)
+        chosen = rows[np.searchsorted(held, ascending)]
+        return ascending[_nearest(chosen, query, len(ascending))]
 
 
 def _nearest(rows: NDArray[np.int8], query: NDArray[np.float32], count: int) -> Keys:

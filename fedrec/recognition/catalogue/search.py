@@ -50,7 +50,7 @@ class Result:
 
     Attributes:
         score: cosine of the angle between the vectors, at most 1.
-        product: its product.
+        product: its product, with those of its photos that were found.
         photo: the photo.
     """
 
@@ -155,7 +155,8 @@ class Searcher:
 
     def _results(self, chosen: list[tuple[float, int, int]]) -> list[Result]:
         keys = list(dict.fromkeys(owner for _, owner, _ in chosen))
-        held = {product.key: product for product in products_of(self._catalogue, keys)}
+        photos = [key for _, _, key in chosen]
+        held = {product.key: product for product in products_of(self._catalogue, keys, photos=photos)}
         return [
             Result(score, held[owner], photo)
             for score, owner, key in chosen

@@ -191,6 +191,18 @@ def test_a_graph_of_few_directions_finds_what_is_nearest_by_all_values() -> None
         assert np.all(np.diff(vectors[proposed] @ query) < 0.01)  # in order, but for rounding
         found.append(np.isin(expected, proposed).mean())
     assert np.mean(found) > 0.95
+    # A loaded graph is changed like any other, also after a search.
+    for query in vectors[:20]:
+        nearest = again.propose(query, 1, among=None)
+        again.remove(nearest)
+        assert nearest[0] not in again.propose(query, 20, among=None)
+        again.add(nearest + 10_000, vectors[nearest].astype(np.float16))
+        assert again.propose(query, 1, among=None).tolist() == (nearest + 10_000).tolist()
+    third = GraphIndex(directions, rows=ScanIndex(*again.content[1:3]), graph=again.content[3])
+    assert (
+        third.propose(vectors[7], 20, among=None).tolist()
+        == again.propose(vectors[7], 20, among=None).tolist()
+    )
 
 
 def test_a_search_sees_what_another_process_changed(tmp_path: Path) -> None:
