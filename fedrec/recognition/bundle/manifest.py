@@ -17,6 +17,7 @@ from fedrec.recognition.bundle.photo_inputs import PhotoInput
 MANIFEST: Final = "model.json"
 GRAPH: Final = "model.onnx"
 CARD: Final = "README.md"
+_VERSION: Final = 1
 LARGEST_MANIFEST: Final = 4 << 20
 LARGEST_GRAPH: Final = (1 << 31) - 1
 MOST_INPUTS: Final = 16
@@ -256,8 +257,10 @@ def read_manifest(content: bytes, *, where: str) -> Manifest:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
         first = first_problem(error)
-        place = ".".join(first.where[:4]) or "the file"
+        if first.where == ("version",) and isinstance(first.value, int) and first.value > _VERSION:
+            raise DataError(f"{where} was written by a newer version of fedrec: update this one") from None
+        place = ".".join(first.where[:4]) or ("the file" if first.kind != "value_error" else "")
         raise DataError(
-            f"{where} is no manifest of a bundle that this version reads: {one_line(place, most=80)} "
-            f"{one_line(first.text, most=200)}"
+            f"{where} is no manifest of a bundle that this version reads: "
+            f"{one_line(f'{place} {first.text}', most=280)}"
         ) from None

@@ -86,6 +86,8 @@ class Session:
         exact = [*known, OFFSET, *(EVIDENCE + each.name for each in inputs)]
         if self._names not in (known, exact):
             raise DataError("the graph gives other outputs than a bundle's")
+        for each in parsed.graph.output:
+            _check_length(each, classes=classes, embedding=embedding)
         self.has_evidence = OFFSET in self._names
         self.opset = opset_of(parsed)
         self.one_photo = all(_first_side(each) == 1 for each in inputs_of(parsed.graph))
@@ -169,6 +171,18 @@ class Session:
 
 def _sums_to_one(values: NDArray[Any]) -> bool:
     return bool((values >= 0).all() and (np.abs(values.sum(axis=1) - 1) < _ROUNDING).all())
+
+
+def _check_length(output: ValueInfoProto, *, classes: int, embedding: int | None) -> None:
+    """Raise ``DataError`` if an output states another length than that of the classes or the embedding."""
+    sides = output.type.tensor_type.shape.dim
+    stated = int(sides[1].dim_value) if len(sides) > 1 else 0
+    expected = embedding if output.name == EMBEDDING else classes
+    if stated and expected is not None and stated != expected:
+        what = "values" if output.name == EMBEDDING else "classes"
+        raise DataError(
+            f"the graph gives {output.name} of {stated} {what}, and the manifest names {expected}"
+        )
 
 
 def _sides(value: ValueInfoProto) -> tuple[int, ...]:

@@ -76,14 +76,15 @@ Change = Callable[[dict[str, Any]], object]
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda m: m.update(version=2), "version"),
+        (lambda m: m.update(version=2), "newer version of fedrec"),
+        (lambda m: m.update(version=0), "version must be 1"),
         (lambda m: m.update(classes=["a", "a", "b"]), "two classes"),
         (lambda m: m.update(classes=[]), "a model has classes"),
         (lambda m: m.update(extra=1), "extra"),
         (lambda m: m["graph"].update(sha256="0" * 64), "SHA-256"),
         (lambda m: m["graph"].update(bytes=5), "size"),
-        (lambda m: m.update(embedding=7), "embedding"),
-        (lambda m: m.update(classes=["a", "b"]), "scores"),
+        (lambda m: m.update(embedding=7), "embedding of 6 values, and the manifest names 7"),
+        (lambda m: m.update(classes=["a", "b"]), "of 3 classes, and the manifest names 2"),
         (lambda m: m["inputs"][0].update(size=32), "other pictures"),
         (lambda m: m["inputs"][0].update(size=10**9), "inputs"),
         (lambda m: m["inputs"].append(dict(m["inputs"][0])), "one name"),
