@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,11 @@ class Problem:
 
 def first_problem(error: ValidationError) -> Problem:
     """Return the first error of a schema; texts of this package's own validators are kept unchanged."""
-    first = error.errors(include_url=False)[0]
+    return problem_of(error.errors(include_url=False)[0])
+
+
+def problem_of(first: Mapping[str, Any]) -> Problem:
+    """Return one error of a schema, as pydantic lists it, in plain English."""
     kind, message = first["type"], str(first["msg"])
     context = first.get("ctx") or {}
     if kind == "value_error":

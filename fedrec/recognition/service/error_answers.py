@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from fedrec._internal.text import one_line
+from fedrec._internal.validation_messages import problem_of
 from fedrec.errors import FedrecError
 from fedrec.observability.web_pages import PAGE_HEADERS
 from fedrec.recognition.service.refusals import RequestError
@@ -43,9 +44,11 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _wrong_value(request: Request, error: Exception) -> JSONResponse:
-    first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    where = ".".join(str(part) for part in first.get("loc", ())[1:])
-    detail = one_line(f"{where}: {first.get('msg', 'it can not be used')}", most=200)
+    detail = "it can not be used"
+    if isinstance(error, RequestValidationError):
+        problem = problem_of(error.errors()[0])
+        # The first part says where in the request: in its address, or in its path.
+        detail = one_line(f"{'.'.join(problem.where[1:])} {problem.text}", most=200)
     return _problem("wrong-value", detail, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 

@@ -12,7 +12,10 @@ from starlette.requests import ClientDisconnect, Request
 from fedrec.recognition.service.limits import Limits
 from fedrec.recognition.service.refusals import RequestError
 
-TYPES: Final = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "application/octet-stream")
+TYPES: Final = (
+    *(f"image/{kind}" for kind in ("jpeg", "png", "webp", "gif", "bmp", "avif", "tiff")),
+    "application/octet-stream",
+)
 """Other pages can't send these types without asking first, unlike a form's."""
 
 BODY: Final = {

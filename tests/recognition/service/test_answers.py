@@ -23,6 +23,7 @@ from fedrec.recognition.service.desk import Desk
 from fedrec.recognition.service.metrics import Metrics
 from fedrec.recognition.service.observing import Observer
 from fedrec.recognition.service.shelf import Shelf
+from fedrec.recognition.service.uploads import TYPES
 from tests.recognition.catalogue.shop import Told, import_shop
 from tests.recognition.service.conftest import JPEG, Service, client_of, encoded
 from tests.support.bundles import write_tiny_bundle
@@ -202,3 +203,10 @@ def test_photos_that_differ_from_the_reference_raise_an_alarm(
     text = metrics.exposition().decode()
     assert 'fedrec_service_alarm{measure="dark"} 1.0' in text
     assert "fedrec_service_photos_total" in text
+
+
+def test_each_format_that_is_read_may_be_sent_by_its_own_type(service: Service) -> None:
+    for kind in TYPES[:-1]:
+        content = encoded(red(), kind.removeprefix("image/").upper())
+        answer = service.client.post("/predict", content=content, headers={"Content-Type": kind})
+        assert (answer.status_code, answer.json().get("classes", [{}])[0].get("name")) == (200, "red"), kind

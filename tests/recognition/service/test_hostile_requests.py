@@ -130,7 +130,7 @@ def test_another_type_is_refused(service: Service, kind: str) -> None:
 def test_an_option_that_cannot_be_used_is_named(service: Service, query: str) -> None:
     answer = service.client.post(f"/search?{query}", content=encoded(Image.new("RGB", (9, 9))), headers=JPEG)
     assert (answer.status_code, answer.json()["error"]) == (422, "wrong-value")
-    assert len(answer.json()["detail"]) < 400
+    assert len(answer.json()["detail"]) < 400 and "Input should" not in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
