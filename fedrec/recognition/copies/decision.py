@@ -24,7 +24,9 @@ LEAST_MEAN: Final = 0.84
 _MARKED_MEAN: Final = 0.6
 _MARKED_EXACT: Final = 0.45
 _MARKED_THICK: Final = 0.08
-"""Nearly half agrees exactly, and what doesn't is as thin as writing."""
+_MARKED_CENTRAL: Final = 0.1
+"""Nearly half agrees exactly, also of the middle, and what doesn't is as thin as writing: of two plain
+garments on one carpet, the outlines alone differ, and nothing of the middle agrees exactly."""
 _COVERED_EXACT: Final = 0.5
 _COVERED_BESIDE: Final = 0.75
 _COVERED_THICK: Final = 0.27
@@ -122,7 +124,12 @@ def _test(seen: Agreement, *, alignment: Alignment, of_second: float) -> tuple[T
         return None
     if seen.mean >= LEAST_MEAN:
         return "pixels", seen.mean
-    if seen.mean >= _MARKED_MEAN and seen.exact >= _MARKED_EXACT and seen.thick <= _MARKED_THICK:
+    if (
+        seen.mean >= _MARKED_MEAN
+        and seen.exact >= _MARKED_EXACT
+        and seen.thick <= _MARKED_THICK
+        and seen.central >= _MARKED_CENTRAL
+    ):
         return "marked", seen.mean
     if (
         seen.exact >= _COVERED_EXACT

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
@@ -21,10 +22,12 @@ from fedrec.recognition.catalogue import models
 from fedrec.recognition.catalogue.catalogue import Catalogue, UsedModel
 from fedrec.recognition.catalogue.importing import import_file
 from fedrec.recognition.catalogue.photo_model import ModelOutput, PhotoModel
+from fedrec.recognition.copies.agreement import agreement
 from fedrec.recognition.copies.alignment import alignments
 from fedrec.recognition.copies.collection import AllVectors
 from fedrec.recognition.copies.decision import match
 from fedrec.recognition.copies.finder import Finder
+from fedrec.recognition.copies.overlap import overlap
 from fedrec.recognition.copies.prints import make_print
 from tests.recognition.quality.test_measures import compressed, texture
 from tests.support.real_photos import clothing_photos
@@ -117,6 +120,27 @@ def test_a_shared_floor_is_no_copy_though_most_features_match() -> None:
     assert match(prints[0], prints[1]) is None  # type: ignore[arg-type]
     assert match(prints[0], prints[2]) is None  # type: ignore[arg-type]
     assert match(prints[0], prints[3]) is not None  # type: ignore[arg-type]
+
+
+def plain_garment_on_a_carpet(seed: int) -> Image.Image:
+    noise = np.random.default_rng(0).normal(size=(360, 280))
+    carpet = cv2.GaussianBlur(noise, (0, 0), 1.5)
+    pixels = np.clip(120 + 35 * carpet / carpet.std(), 0, 255).astype(np.uint8)
+    outline = np.array(
+        [[70, 60], [210, 60], [250, 120], [215, 140], [205, 310], [75, 310], [65, 140], [30, 120]]
+    )
+    moved = outline + np.random.default_rng(seed).integers(-12, 13, outline.shape)
+    return Image.fromarray(cv2.fillPoly(pixels, [moved.astype(np.int32)], 60.0)).convert("RGB")
+
+
+def test_two_plain_garments_on_one_carpet_are_no_copies_though_their_outlines_alone_differ() -> None:
+    first, second = (make_print(plain_garment_on_a_carpet(seed)) for seed in (1, 2))
+    assert first is not None and second is not None
+    laid = overlap(first.luminance, second.luminance, np.eye(3))
+    assert laid is not None
+    seen = agreement(laid)
+    assert seen.mean > 0.7 and seen.exact > 0.45 and seen.thick == 0  # all that marks on a copy would change
+    assert match(first, second) is None and match(second, first) is None
 
 
 def test_a_shared_margin_is_no_copy() -> None:
