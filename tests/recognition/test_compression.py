@@ -264,9 +264,16 @@ def test_a_student_s_head_is_the_minimum_of_the_stated_loss() -> None:
     assert WEIGHT_DECAY > 0
 
 
+def of_size(manifest: Manifest, size: int) -> Manifest:
+    return manifest.model_copy(update={"graph": manifest.graph.model_copy(update={"bytes": size})})
+
+
 def test_a_student_is_the_next_smaller_model_and_the_smallest_has_none() -> None:
-    manifest = tiny_manifest(GRAPH)
+    manifest = of_size(tiny_manifest(GRAPH), 30_000_000)
     assert student_of(manifest).name == "effnet-lite0-head"
+    assert student_of(of_size(manifest, 2_000_000)).name == "scattering-head"  # as of a small cnn
+    with pytest.raises(ConfigError, match="no packaged model is smaller"):
+        student_of(of_size(manifest, 100_000))
     smaller = student_of(manifest.model_copy(update={"model": "effnet-lite0-head"}))
     assert smaller.name == "lite0-small-head"
     smallest = manifest.model_copy(update={"model": "scattering-head"})

@@ -27,8 +27,12 @@ from fedrec.vision.model_inputs import InputShape
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.models.centred_head import CentredHead
 
-STUDENTS: Final = ("effnet-lite0-head", "lite0-small-head", "scattering-head")
-"""Models on frozen networks that are packaged, the largest first."""
+STUDENTS: Final = {
+    "effnet-lite0-head": 13_400_000,
+    "lite0-small-head": 13_400_000,
+    "scattering-head": 340_000,
+}
+"""Models on frozen networks that are packaged, the slowest first, with the bytes of their networks."""
 WEIGHT_DECAY: Final = 1e-5
 _STEPS: Final = 200
 
@@ -45,7 +49,11 @@ def student_of(manifest: Manifest) -> ModelSpec:
     Raises:
         ConfigError: there is none, or what it needs isn't installed.
     """
-    smaller = STUDENTS[STUDENTS.index(manifest.model) + 1 :] if manifest.model in STUDENTS else STUDENTS
+    names = list(STUDENTS)
+    if manifest.model in STUDENTS:
+        smaller = names[names.index(manifest.model) + 1 :]
+    else:
+        smaller = [name for name in names if STUDENTS[name] < manifest.graph.bytes]
     for name in smaller:
         spec = model_registry.get(name)
         try:
