@@ -65,7 +65,7 @@ def _group() -> None:
 
 @app.command()
 def quality(
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photos, folders of photos, or catalogues.")],
     thresholds: Annotated[
         Path | None, typer.Option(help="TOML file of other limits; see docs/recognition.md.")
     ] = None,

@@ -26,6 +26,7 @@ from fedrec.recognition.catalogue.changes import (
 from fedrec.recognition.catalogue.contents import StoredProduct, find_product
 from fedrec.recognition.catalogue.csv_file import attribute_value
 from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of, stored_text
+from fedrec.recognition.catalogue.prices import Prices
 from fedrec.recognition.catalogue.products import Product
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class AddOptions:
     photo: Annotated[list[Path], typer.Argument(help="Photos of it.")]
     title: Annotated[str | None, typer.Option(help="What shoppers read. Default: the name.")] = None
     link: Annotated[str | None, typer.Option(help="Web address of its page.")] = None
-    price: Annotated[float | None, typer.Option(help="Price, without a currency.")] = None
+    price: Annotated[str | None, typer.Option(help="Price, such as 12.50, as in a CSV file.")] = None
     category: Annotated[str | None, typer.Option(help="Category.")] = None
     attribute: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, a further value; repeat it for several.")
@@ -182,8 +183,7 @@ def open_catalogues_model(folder: Path, model: Path | None) -> PhotoModel:
     """
     if model is None and (folder / "catalogue.sqlite").exists():
         with Catalogue(folder) as opened:
-            remembered = opened.model.path
-        model = None if remembered is None else Path(remembered)
+            model = opened.model_folder()
     from fedrec.recognition.catalogue.models import open_photo_model
 
     return open_photo_model(model)
@@ -223,7 +223,8 @@ def _address(text: str) -> str | None:
 
 def _product(options: AddOptions, stored: StoredProduct | None) -> Product:
     fields = {} if stored is None else stored.product.model_dump()
-    given = {name: getattr(options, name) for name in ("title", "link", "price", "category")}
+    given = {name: getattr(options, name) for name in ("title", "link", "category")}
+    given["price"] = None if options.price is None else _price(options.price)
     fields |= {name: value for name, value in given.items() if value is not None}
     attributes = dict(fields.get("attributes", {}))
     for text in options.attribute or []:
@@ -238,6 +239,13 @@ def _product(options: AddOptions, stored: StoredProduct | None) -> Product:
     except ValidationError as error:
         problem = first_problem(error)
         raise ConfigError(f"{one_line(' '.join(problem.where))} {problem.text}") from None
+
+
+def _price(text: str) -> float:
+    try:
+        return float(Prices().read(text.strip(), line=1))
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
 
 
 def _existing(opened: Catalogue, name: str, merchant: str) -> StoredProduct:

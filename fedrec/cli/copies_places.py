@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, DataError
 from fedrec.observability.progress import Tell
 from fedrec.recognition.copies.collection import Collection, Nearest, PhotoFiles
 from fedrec.recognition.embedding import Embedder
 from fedrec.recognition.model import open_model
-from fedrec.recognition.photo_files import photo_files
-
-_DATABASE = "catalogue.sqlite"
+from fedrec.recognition.photo_files import is_catalogue, photo_files
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def opened_place(path: Path, *, model: Path | None, tell: Tell) -> Iterator[Plac
         ConfigError: a model was named for a catalogue.
         DataError: there is no photo, or the catalogue or the model is damaged.
     """
-    if not (path / _DATABASE).is_file():
+    if not is_catalogue(path):
         files = PhotoFiles(photo_files([path]))
         yield Place(files, files.names, None if model is None else open_model(model))
         return
@@ -64,9 +62,11 @@ def opened_place(path: Path, *, model: Path | None, tell: Tell) -> Iterator[Plac
     from fedrec.recognition.zero_training import backbone_bundle
 
     with Catalogue(path) as catalogue:
-        remembered = catalogue.model.path
-        embedder = open_model(backbone_bundle() if remembered is None else Path(remembered))
-        catalogue.check_model(photo_model_of(embedder, path=remembered).used, labels=False)
+        if not catalogue.rows("SELECT 1 FROM photo LIMIT 1"):
+            raise DataError(f"{path} holds no photo")
+        embedder = open_model(catalogue.model_folder() or backbone_bundle())
+        used = photo_model_of(embedder, path=catalogue.model.path).used
+        catalogue.check_model(used, labels=False)
         stored = StoredPhotos(catalogue, open_searcher(catalogue, tell=tell))
         rows = catalogue.rows(
             "SELECT photo.id, product.name, photo.name FROM photo"

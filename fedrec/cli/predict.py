@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import typer
 from PIL import Image
 
+from fedrec._internal.text import listed, one_line
 from fedrec.cli.console import progress_bar
 from fedrec.cli.photo_lines import check_read, file_name
 from fedrec.errors import ConfigError, DataError
@@ -30,7 +31,8 @@ _LARGEST_PHOTO: Final = 64 << 20
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder of a model bundle ('fedrec model export').")],
     photos: Annotated[
-        list[Path], typer.Argument(help="Photos, folders of photos, and - for one photo on standard input.")
+        list[Path],
+        typer.Argument(help="Photos, folders of photos, catalogues, and - for one photo on standard input."),
     ],
     top: Annotated[int, typer.Option(min=1, help="Classes to show, the most probable ones.")] = 3,
     evidence: Annotated[
@@ -47,7 +49,8 @@ def predict(
     if not loaded.classes:
         raise ConfigError(f"{model} is a backbone alone, which knows no classes: export a training's model")
     if label is not None and label not in loaded.classes:
-        raise ConfigError(f"{model} knows no class {label!r}; choose one of {', '.join(loaded.classes)}")
+        known = one_line(listed(loaded.classes, most=20), most=400)
+        raise ConfigError(f"{model} knows no class {one_line(label)!r}; choose one of {known}")
     if label is not None and evidence is None:
         raise ConfigError("--class chooses what --evidence DIR shows: give both")
     wanted = None if label is None else loaded.classes.index(label)
@@ -124,7 +127,9 @@ class _Pictures:
 
 
 def _line(path: Path, top: Sequence[tuple[str, float]]) -> str:
-    return f"{file_name(path)}: " + ", ".join(f"{name} {100 * probability:.1f}%" for name, probability in top)
+    return f"{file_name(path)}: " + ", ".join(
+        f"{one_line(name)} {100 * probability:.1f}%" for name, probability in top
+    )
 
 
 def _json(

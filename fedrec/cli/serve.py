@@ -82,8 +82,9 @@ def _bundle(model: Path | None, catalogue: Catalogue | None) -> Path:
     """Return the folder of the model to use: the given one, the catalogue's, or the packaged backbone's."""
     if model is not None:
         return model
-    if catalogue is not None and catalogue.model.path is not None:
-        return Path(catalogue.model.path)
+    remembered = None if catalogue is None else catalogue.model_folder()
+    if remembered is not None:
+        return remembered
     if catalogue is None:
         typer.echo(
             "neither a model nor a catalogue was named: the packaged network alone is served, which knows no "

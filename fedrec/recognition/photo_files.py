@@ -1,31 +1,36 @@
-"""Find photos in files and folders, whatever the folders mean."""
+"""Find photos in files, folders and catalogues, whatever the folders mean."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from fedrec.errors import DataError
 from fedrec.vision.listing.file_contents import unread
 from fedrec.vision.listing.folder_tree import read_tree
+
+_DATABASE: Final = "catalogue.sqlite"
 
 
 def photo_files(places: Sequence[Path]) -> list[Path]:
     """List the photos that are named, or that lie below named folders.
 
     Args:
-        places: files and folders. A named file is taken whatever its name ends in.
+        places: files, folders and catalogues. A named file is taken whatever its name ends in.
 
     Returns:
         The files, those of a folder in order of their paths; without hidden ones, and without those that
-        links of folders lead to.
+        links of folders lead to; each file of a catalogue's photos once.
 
     Raises:
-        DataError: a place doesn't exist or can't be listed, or there is no photo.
+        DataError: a place doesn't exist or can't be listed, there is no photo, or a catalogue is damaged.
     """
     found: list[Path] = []
     for place in places:
-        if place.is_dir():
+        if is_catalogue(place):
+            found.extend(_stored(place))
+        elif place.is_dir():
             found.extend(sorted(_below(place)))
         elif place.exists():
             found.append(place)
@@ -34,6 +39,20 @@ def photo_files(places: Sequence[Path]) -> list[Path]:
     if not found:
         raise DataError(f"no photo was found in {', '.join(str(place) for place in places)}")
     return found
+
+
+def is_catalogue(place: Path) -> bool:
+    """Return whether a path is the folder of a catalogue."""
+    return (place / _DATABASE).is_file()
+
+
+def _stored(folder: Path) -> list[Path]:
+    # What a catalogue needs isn't imported for folders.
+    from fedrec.recognition.catalogue.catalogue import Catalogue
+
+    with Catalogue(folder) as catalogue:
+        rows = catalogue.rows("SELECT path FROM photo WHERE path IS NOT NULL ORDER BY id")
+    return [Path(path) for path in dict.fromkeys(row[0] for row in rows)]
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -130,6 +130,36 @@ def test_photos_are_added_and_removed(shop: Path) -> None:
     assert "0 of its own" in run("info", "c")
 
 
+def test_a_model_that_was_moved_is_named_with_what_to_do(shop: Path) -> None:
+    (shop / "m").mkdir()
+    run("import", "c", "shop.csv", "--model", "m")
+    (shop / "m").rename(shop / "n")
+    for arguments in (("search", "c", "photos/0-0.png"), ("import", "c", "shop.csv"), ("copies", "c")):
+        assert "reindex c --model FOLDER" in refused(*arguments)
+    assert "6 products" in run("list", "c")
+    run("reindex", "c", "--model", "n")
+    assert "p0" in run("search", "c", "photos/0-0.png")
+
+
+def test_a_product_is_named_in_any_form_of_its_letters_and_spaces(shop: Path) -> None:
+    run("import", "c", csv_of(shop, ["caf\u00e9  au lait,photos/0-0.png,,,,,,", "b,photos/1-0.png,,,,,,"]))
+    run("add", "c", "cafe\u0301 au\nlait", "photos/0-1.png", "--price", "1.234,50 \N{EURO SIGN}")
+    assert "2 products" in (listed := run("list", "c")) and "1234.50, 2 photos" in listed
+    assert run("search", "c", "--stored", "cafe\u0301 au lait").splitlines()[0].split()[1] == "b"
+    assert "no number such as" in refused("add", "c", "b", "photos/0-1.png", "--price", "1e3")
+    run("remove", "c", "cafe\u0301 au lait")
+    assert "1 product\n" in run("list", "c")
+
+
+def test_the_photos_of_a_catalogue_are_checked_without_naming_them(shop: Path) -> None:
+    run("import", "c", "shop.csv")
+    judged = [json.loads(line) for line in run("quality", "c", "--json").splitlines()]
+    assert {Path(one["photo"]).name for one in judged} == {path.name for path in (shop / "photos").iterdir()}
+    run("import", "none", csv_of(shop, []))
+    assert "no photo was found in none" in refused("quality", "none")
+    assert "none holds no photo" in refused("copies", "none")
+
+
 def test_a_trained_model_brings_classes_once_the_vectors_are_computed_again(shop: Path) -> None:
     run("import", "c", "shop.csv")
     assert "shows" not in run("list", "c")

@@ -158,6 +158,20 @@ class Catalogue:
         except (KeyError, ValueError):
             raise DataError(f"{self.folder}: the catalogue's settings are damaged") from None
 
+    def model_folder(self) -> Path | None:
+        """Return the folder of its model; None for the packaged backbone alone.
+
+        Raises:
+            ConfigError: the folder is gone.
+        """
+        path = self.model.path
+        if path is not None and not Path(path).is_dir():
+            raise ConfigError(
+                f"the model of {self.folder} isn't at {path} any more: name where it is now with "
+                f"'fedrec catalogue reindex {self.folder} --model FOLDER'"
+            )
+        return None if path is None else Path(path)
+
     def check_model(self, model: UsedModel, *, labels: bool) -> None:
         """Check that a model's vectors can be compared with the catalogue's.
 

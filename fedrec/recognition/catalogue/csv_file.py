@@ -12,7 +12,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from fedrec._internal.csv_lines import CsvLines, Header, csv_reason, open_csv
-from fedrec._internal.text import listed, one_line
+from fedrec._internal.text import counted, listed, one_line
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import DataError
 from fedrec.recognition.catalogue.prices import PLAIN_NUMBER, Prices
@@ -135,7 +135,7 @@ def _header(path: Path, header: Header) -> list[str]:
 
 def _row(line: int, cells: list[str], header: list[str], seen: _Seen) -> Row | BadRow:
     if len(cells) != len(header):
-        return BadRow(line, f"has {len(cells)} columns, and the header {len(header)}")
+        return BadRow(line, f"has {counted(len(cells), 'column')}, and the header {len(header)}")
     fields = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
     for name, value in fields.items():
         if (reason := _unreadable(value)) is not None:

@@ -145,7 +145,10 @@ def _take(
         or not held.has_vector
         or held.labels_of != model.used.labels_of
     ):
-        batch.pictures.append(picture_of(data))
+        try:
+            batch.pictures.append(picture_of(data))
+        except DataError as error:
+            raise DataError(f"photo {one_line(row.photo, most=80)!r}: {error}") from None
         batch.photos.append((product.name, photo))
         batch.products[product.name] = product
         done.added += held is None

@@ -44,8 +44,12 @@ def _text(text: str) -> str:
 
 
 def _web_address(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.username is None
+    except ValueError:
+        usable = False
+    if not usable:
         raise ValueError("must be a web address such as https://shop.example/mug, without a user's name")
     if any(not sign.isprintable() or sign in ' <>"\\^`{|}' for sign in text):
         raise ValueError("holds a character that a web address can't hold")

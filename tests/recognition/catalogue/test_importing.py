@@ -130,7 +130,10 @@ def test_photos_outside_the_folder_and_broken_ones_are_named_by_line(tmp_path: P
         reasons["5"] == "photo 'none.png': No such file or directory"
         and "regular file" in reasons["6"] + reasons["9"]
     )
-    assert reasons["7"] == "not a picture of a known format" and "over the limit" in reasons["10"]
+    assert (
+        reasons["7"] == "photo 'text.png': not a picture of a known format"
+        and "over the limit" in reasons["10"]
+    )
     with Catalogue(tmp_path / "c") as catalogue:
         assert [stored.product.name for stored in products(catalogue)] == ["p10"]
 
