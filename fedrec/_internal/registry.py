@@ -38,13 +38,23 @@ class Registry(Generic[Spec]):
         what: the kind's name in messages, such as "aggregation scheme".
         group: the entry-point group, such as "fedrec.schemes".
         builtin: the specifications of this package, the default first.
+        unlisted: further ones that are found by name, and no choice to offer.
     """
 
-    def __init__(self, kind: type[Spec], *, what: str, group: str, builtin: Sequence[Spec]) -> None:
+    def __init__(
+        self,
+        kind: type[Spec],
+        *,
+        what: str,
+        group: str,
+        builtin: Sequence[Spec],
+        unlisted: Sequence[Spec] = (),
+    ) -> None:
         self._kind = kind
         self._what = what
         self._group = group
-        self._builtin = {spec.name: spec for spec in builtin}
+        self._builtin = {spec.name: spec for spec in (*builtin, *unlisted)}
+        self._unlisted = {spec.name for spec in unlisted}
         self._loaded: dict[str, Spec] = {}
         self._own: dict[str, Spec] = {}
 
@@ -64,8 +74,9 @@ class Registry(Generic[Spec]):
         self._own[spec.name] = spec
 
     def names(self) -> tuple[str, ...]:
-        """Return all names, the default first; ``ConfigError`` if two are equal."""
-        return (*self._builtin, *self._added, *self._own)
+        """Return the names to choose from, the default first; ``ConfigError`` if two are equal."""
+        listed = (name for name in self._builtin if name not in self._unlisted)
+        return (*listed, *self._added, *self._own)
 
     def get(self, name: str) -> Spec:
         """Return a specification.

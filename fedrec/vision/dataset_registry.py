@@ -107,6 +107,6 @@ REGISTRY: Final = Registry(
         _torchvision("fashion-mnist"),
         _torchvision("cifar10"),
         FOLDER,
-        GIVEN,
     ),
+    unlisted=(GIVEN,),
 )

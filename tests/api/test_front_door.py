@@ -282,6 +282,8 @@ def test_objects_and_names_of_data_dont_mix_and_their_run_is_nobody_elses(tmp_pa
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match="given as objects"):
         fedrec.simulate("cnn", dataset="given")
+    with pytest.raises(ConfigError, match=r"choose one of synthetic, fashion-mnist, cifar10, folder$"):
+        fedrec.simulate("cnn", dataset="none")
 
 
 def test_a_model_that_uses_a_layer_twice_is_refused_before_a_round_is_charged(tmp_path: Path) -> None:
