@@ -10,6 +10,8 @@ from fedrec.recognition.bundle.manifest import CompressionRow
 LEAST_AGREEMENT: Final = 0.97
 _SAME_TIME: Final = 0.05
 """Times that differ by less are the same: they were measured."""
+_LEAST_GAIN: Final = 0.1
+"""What a graph has to save of the original's size or time, as a part: less isn't worth another answer."""
 
 
 def dominates(one: CompressionRow, other: CompressionRow) -> bool:
@@ -37,6 +39,11 @@ def dominates(one: CompressionRow, other: CompressionRow) -> bool:
     return no_worse and better
 
 
+def _saves(row: CompressionRow, original: CompressionRow) -> bool:
+    kept = 1 - _LEAST_GAIN
+    return row.bytes <= kept * original.bytes or row.milliseconds <= kept * original.milliseconds
+
+
 def judged(rows: Sequence[CompressionRow]) -> tuple[CompressionRow, ...]:
     """Say of each candidate whether it is kept.
 
@@ -51,6 +58,8 @@ def judged(rows: Sequence[CompressionRow]) -> tuple[CompressionRow, ...]:
     for row in rows[1:]:
         if row not in sound:
             verdict = f"refused: agrees in less than {LEAST_AGREEMENT:.0%}"
+        elif not _saves(row, rows[0]):
+            verdict = f"refused: saves less than {_LEAST_GAIN:.0%} of size and of time"
         elif any(dominates(other, row) for other in (rows[0], *sound) if other is not row):
             verdict = "not on the front: another is in nothing worse"
         else:
