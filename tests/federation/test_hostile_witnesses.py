@@ -223,6 +223,9 @@ def test_a_witness_joins_no_plan_that_a_merchant_would_refuse(tmp_path: Path) ->
         ({"colluders": 2}, "fewer than 2 honest"),
         ({"committee": (*seats[1:], seats[0])}, "fingerprint draws"),
         ({"noise_levels": (4,)}, "noise levels"),
+        ({"seat_risk": 0.5}, "policy 'largest_seat_risk'"),
+        # Its own key would be deleted before the sum is opened.
+        ({"upload_window": 30 * 86400}, "policy 'training_expires_days'"),
         ({"server_key": "ab" * 32}, "server key is not that of the witness's join file"),
         ({"witnesses": stranger, "committee": drawn}, "another key under its name"),
     ):

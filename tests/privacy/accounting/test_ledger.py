@@ -254,8 +254,21 @@ def _row(path: Path, sequence: int) -> tuple[Any, ...]:
     return found
 
 
-@pytest.mark.parametrize(("was", "put"), [('"seeded":false', '"seeded":0'), ('"steps":1', '"steps":true')])
-def test_booleans_and_numbers_are_not_interchangeable(tmp_path: Path, was: str, put: str) -> None:
+@pytest.mark.parametrize(
+    ("was", "put", "reason"),
+    [
+        # Booleans and numbers are not interchangeable.
+        ('"seeded":false', '"seeded":0', "wrong type"),
+        ('"steps":1', '"steps":true', "wrong type"),
+        ('"steps":1', '"steps":1,"free":true', "unknown fields"),
+        ('"seeded":false,', "", "missing or unknown fields"),
+        ('"sequence":2', '"sequence":3', "columns and payload differ"),
+        ('"round_number":0', '"round_number":1', "columns and payload differ"),
+    ],
+)
+def test_an_entry_of_another_form_is_refused_though_it_is_signed(
+    tmp_path: Path, was: str, put: str, reason: str
+) -> None:
     with open_ledger(tmp_path / "l") as ledger:
         previous = ledger.head()[1]
         payload = payload_of(ledger.charge(CHARGE, version=VERSION))
@@ -267,7 +280,38 @@ def test_booleans_and_numbers_are_not_interchangeable(tmp_path: Path, was: str, 
     changed = payload.replace(was, put)
     digest = hashlib.sha256(b"fedrec/ledger/entry/1" + previous + changed.encode()).digest()
     row = (2, CHARGE.key, changed, digest, MacIdentity().sign(digest, context=SIGNING_CONTEXT))
-    assert "wrong type" in check_rows([before, row], public=b"p" * 32, verify=verify_mac)[0].reason
+    assert reason in check_rows([before, row], public=b"p" * 32, verify=verify_mac)[0].reason
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"step": -1}, {"round_number": -1}, {"beta": 1.0}, {"beta": -1e-12}]
+)
+def test_a_charge_of_no_step_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    with open_ledger(tmp_path / "l") as ledger:
+        with pytest.raises(LedgerError, match="a charge needs steps"):
+            ledger.charge(replace(CHARGE, **change), version=VERSION)
+        assert not _charges(ledger)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "reason"),
+    [
+        (8.0, None, "both epsilon and delta"),
+        (None, 1e-5, "both epsilon and delta"),
+        (0.0, 1e-5, "must be positive"),
+        (math.nan, 1e-5, "must be positive"),
+        (8.0, 0.0, "is outside"),
+        (8.0, 1.0, "is outside"),
+        (8.0, math.nan, "is outside"),
+    ],
+)
+def test_a_cap_that_bounds_nothing_is_refused(
+    tmp_path: Path, epsilon: float | None, delta: float | None, reason: str
+) -> None:
+    with open_ledger(tmp_path / "l") as ledger, pytest.raises(LedgerError, match=reason):
+        ledger.set_cap(epsilon_lifetime=epsilon, delta_lifetime=delta)
+    with pytest.raises(LedgerError, match=reason):
+        open_ledger(tmp_path / "l", epsilon, delta)
 
 
 def test_a_charge_without_noise_is_recorded_without_a_guarantee(tmp_path: Path) -> None:
@@ -474,8 +518,18 @@ def test_a_receipt_detects_a_restored_disk(tmp_path: Path, monkeypatch: pytest.M
     with _open_real(path, identity) as ledger:
         with pytest.raises(LedgerError, match="receipt of round 2"):
             ledger.accept_receipt(receipt)
-        with pytest.raises(LedgerError, match="receipt of round 2"):
-            ledger.charge(replace(CHARGE, round_number=4), version=VERSION)
+        charge = replace(CHARGE, round_number=4)
+        for write in (
+            lambda: ledger.charge(charge, version=VERSION),
+            lambda: ledger.charge(CHARGE, version=VERSION),
+            lambda: ledger.check_ahead(charge),
+            lambda: ledger.release(COUNT),
+            lambda: ledger.answer(Answer(CHARGE.training_id, round_number=1, request_hash="00" * 32)),
+            lambda: ledger.accept_receipt(receipt),
+            ledger.verify,
+        ):
+            with pytest.raises(LedgerError, match="receipt of round 2"):
+                write()
     with pytest.raises(LedgerError, match="receipt of round 2"):
         _open_real(path, identity)
     # Also where the disk is too full to write down what was learnt.
@@ -743,6 +797,8 @@ def test_a_ledger_without_entries_is_refused(tmp_path: Path) -> None:
     write_head(head_path(path), head_of([], public=MacIdentity().public, receipt=None), signer=MacIdentity())
     with pytest.raises(LedgerError, match="no release"):
         Ledger(path, signer=MacIdentity(), verify=verify_mac)
+    with pytest.raises(LedgerError, match="holds no entry"):
+        verify_file(path, public=MacIdentity().public, verify=verify_mac)
 
 
 def test_a_release_is_charged_each_time_and_the_last_one_holds(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from fedrec.privacy.aggregation.seats import (
 from fedrec.privacy.audit.verify import seats as outsider
 from fedrec.privacy.audit.verify.charge_checks import check_plan as recheck_plan
 from fedrec.privacy.audit.verify.policy_checks import _broken_by_plan
+from fedrec.privacy.audit.verify.trust import check_trust
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.plan import Peer
 from fedrec.server.cohort_defaults import default_colluders, default_min_contributors
@@ -248,6 +249,46 @@ def test_the_verifier_finds_what_a_merchant_refuses(tmp_path: Path, changes: dic
     with pytest.raises(RefusedError):
         check_plan(plan)
     assert list(recheck_plan(plan.model_dump(mode="json"), servers=servers))
+
+
+@pytest.mark.parametrize(
+    ("opened_by", "reads", "epsilon_of", "says"),
+    [
+        ("committee", "nobody_below_threshold", "sum", ""),
+        ("committee", "server", "share", ""),
+        ("holder", "key_holder", "share", ""),
+        ("nobody", "server", "share", ""),
+        (
+            "holder",
+            "nobody_below_threshold",
+            "share",
+            "that nobody reads single updates, without a committee",
+        ),
+        ("nobody", "nobody_below_threshold", "sum", "that nobody reads single updates, without a committee"),
+        ("committee", "key_holder", "share", "holder of a key reads single updates, and has none"),
+        ("committee", "server", "sum", "counts the noise of a whole sum where single updates can be read"),
+        ("holder", "key_holder", "sum", "counts the noise of a whole sum where single updates can be read"),
+        ("somebody", "server", "share", "doesn't say who can read a single update"),
+        ("nobody", "the host", "share", "doesn't say who can read a single update"),
+        ("nobody", "server", "all", "doesn't say who can read a single update"),
+    ],
+)
+def test_the_verifier_takes_no_trust_model_that_contradicts_itself(
+    opened_by: str, reads: str, epsilon_of: str, says: str
+) -> None:
+    trust = {"opened_by": opened_by, "reads_single_updates": reads, "epsilon_of": epsilon_of}
+    problems = list(check_trust({"trust": trust}, "the plan"))
+    assert len(problems) == bool(says) and all(says in problem.reason for problem in problems), problems
+    assert list(check_trust({"trust": trust | {"more": 1}}, "the plan"))
+
+
+def test_the_verifier_takes_no_site_figures_with_noise_of_another_mode(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan().model_dump(mode="json")
+    for multiplier, found in ((2.0, []), (None, ["noise doesn't go with mode distributed"])):
+        asked = plan | {"site_figures": {"noise_multiplier": multiplier}}
+        problems = list(recheck_plan(asked, servers={cohort.server.public.hex()}))
+        assert [problem.reason[-len(says) :] for problem, says in zip(problems, found, strict=True)] == found
 
 
 @pytest.mark.parametrize(

@@ -383,6 +383,11 @@ def first_model(bundle: Bundle, scene: Scene) -> None:
     rechained(bundle, scene, 7, "charge", model_hash="5" * 64)
 
 
+def figures_unasked(bundle: Bundle, scene: Scene) -> None:
+    """A round after the last one is one of site figures."""
+    rechained(bundle, scene, 5, "charge", round_number=4, sample_rate=1.0)
+
+
 def time_of_another_form(bundle: Bundle, scene: Scene) -> None:
     written = json.loads(rows_of(bundle)[9]["payload"])["created_at"]
     rechained(bundle, scene, 9, "entry", created_at=written.replace("+00:00", ".000+00:00"))
@@ -484,6 +489,7 @@ def not_a_number(bundle: Bundle, scene: Scene) -> None:
         (adjacency, "entry 6: it can't be read (adjacency is out of range)"),
         (duplicate_policy, "entry 6: it can't be read (duplicate_policy is out of range)"),
         (first_model, "entry 8: the first round's model is not the one that the plan names"),
+        (figures_unasked, "entry 6: it is of site figures, which the plan doesn't ask for"),
         (summary_noise, "the summary's least_noise_multiplier is 1.01"),
         (summary_epsilon, "the summary's spent"),
         (summary_broken, "epsilon by the lifetime filter, if aggregation were broken"),
@@ -601,6 +607,8 @@ def test_faults_of_the_whole_are_reported_for_the_bundle(
         ("sample_rate", lambda value: value / 2),
         ("min_contributors", lambda value: value + 1),
         ("adjacency", lambda value: "replace-one"),
+        ("events", lambda value: value[1:]),
+        ("events", lambda value: [value[0] | {"noise_multiplier": 9.0}, *value[1:]]),
     ],
 )
 def test_the_attached_report_must_agree_with_the_ledgers(
