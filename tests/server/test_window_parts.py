@@ -59,11 +59,11 @@ def test_a_training_file_puts_the_window_into_the_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ('window = "a week"', "window must be a whole number of minutes, hours or days"),
-        ("window = 7", "window must be text, as in '30m'"),
+        ('window = "a week"', "'window' must be a whole number of minutes, hours or days"),
+        ("window = 7", "'window' must be text, as in '30m'"),
         ('window = "7d"\nsite_figures = 0.1', "leave out window or site_figures"),
-        ('window = "0d"', "window must be a whole number"),
-        ('window = "91d"', "window must be from 1m to 90d"),
+        ('window = "0d"', "'window' must be a whole number"),
+        ('window = "91d"', "'window' must be from 1m to 90d"),
         (
             'window = "7d"\nmethod = "steps"',
             "window is the time in which the uploads of method = 'one-round'",
