@@ -72,6 +72,26 @@ def test_an_option_that_one_run_set_to_what_the_others_had_names_no_row(tmp_path
     assert found.varied == ("epsilon",)
 
 
+@pytest.mark.parametrize(
+    ("places", "shown"),
+    [
+        (["/srv/photos/summer", "/srv/photos/winter 24"], ["data=summer", "data=winter 24"]),
+        (["/a/photos", "/b/photos", "/b/hats"], ["data=/a/photos", "data=/b/photos", "data=hats"]),
+        (["synthetic", "/b/synthetic"], ["data=synthetic (run-0)", "data=synthetic (run-1)"]),
+    ],
+)
+def test_rows_name_a_data_sets_folder_and_its_whole_path_only_where_names_are_equal(
+    places: list[str], shown: list[str], tmp_path: Path
+) -> None:
+    runs = [
+        finished_run(tmp_path / f"run-{number}", fake_report(epsilon=8.0), data=place)
+        for number, place in enumerate(places)
+    ]
+    found = compared(*runs)
+    assert [row.label for row in found.rows] == shown
+    assert [row.options["data"] for row in found.rows] == places
+
+
 def test_the_majority_baseline_is_that_of_always_answering_alike(repeats: list[Path]) -> None:
     majority = compared(*repeats).majority
     truth = ["hat"] * 50 + ["shoe"] * 120 + ["bag"] * 30

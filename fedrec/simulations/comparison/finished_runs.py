@@ -19,6 +19,8 @@ from fedrec.protocol import modes
 from fedrec.server.report.report_json import SCHEMA
 from fedrec.simulations.sweep_folder import is_finished, is_sweep, runs_of_sweep
 
+TRAINING: Final = "training"
+"""What stands for the options of a deployed training: its folder."""
 _WITHOUT_EFFECT: Final = frozenset({"seed", "workers", "device", "engine"})
 """Options of randomness and of how a run is carried out: runs that differ in nothing else are repeats."""
 
@@ -192,7 +194,7 @@ def _options(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options that were set, and all of them; a deployed training is named by its folder."""
     path = folder / "config.toml"
     if not path.exists():
-        alone = {"training": str(folder)}
+        alone = {TRAINING: str(folder)}
         return alone, alone
     tables = read_toml(path)
     asked, derived = tables.get("simulate"), tables.get("derived", {})

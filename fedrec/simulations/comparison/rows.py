@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
 from fedrec._internal import number_format
 from fedrec._internal.intervals import mean_interval, wilson_interval
-from fedrec.simulations.comparison.finished_runs import FinishedRun
+from fedrec.simulations.comparison.finished_runs import TRAINING, FinishedRun
 
 COMPARISON_SCHEMA: Final = "fedrec.comparison/1"
 
@@ -172,14 +174,31 @@ def _values(name: str, options: Iterable[Mapping[str, Any]]) -> int:
 
 def _labels(groups: Sequence[FinishedRun], varied: Sequence[str]) -> list[str]:
     """Name each group by the options that are its own; also by a folder where these are not enough."""
+    options = [_options(run, varied) for run in groups]
+    short = {name: _short_paths(_path(name, each.get(name)) for each in options) for name in varied}
     plain = [
-        ", ".join(f"{name}={_shown(value)}" for name, value in _options(run, varied).items()) or run.model
-        for run in groups
+        ", ".join(f"{name}={short[name].get(str(value)) or _shown(value)}" for name, value in each.items())
+        or run.model
+        for run, each in zip(groups, options, strict=True)
     ]
+    folders = _short_paths(str(run.folder) for run in groups)
     return [
-        label if plain.count(label) == 1 else f"{label} ({run.folder})"
+        label if plain.count(label) == 1 else f"{label} ({folders[str(run.folder)]})"
         for label, run in zip(plain, groups, strict=True)
     ]
+
+
+def _path(name: str, value: object) -> str | None:
+    """Return an option's value if it is a path; None otherwise."""
+    found = isinstance(value, str) and (name == TRAINING or Path(value).is_absolute())
+    return str(value) if found else None
+
+
+def _short_paths(paths: Iterable[str | None]) -> dict[str, str]:
+    """Shorten paths to their last parts, so that a table stays narrow; those with equal ones stay whole."""
+    distinct = dict.fromkeys(path for path in paths if path is not None)
+    names = Counter(Path(path).name for path in distinct)
+    return {path: name if names[name := Path(path).name] == 1 else path for path in distinct}
 
 
 def _options(run: FinishedRun, varied: Sequence[str]) -> dict[str, Any]:
