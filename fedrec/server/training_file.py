@@ -217,7 +217,7 @@ def write_plan(
     write_atomically(training.folder / "plan.json", plan.canonical_bytes())
     evaluation = None if eval_data is None else str(eval_data.resolve())
     named = {"run_id": run_id, "start_from": start_from}
-    own = {"eval_data": evaluation, "initial_seed": seed} | {
+    own = {"training_id": plan.training_id, "eval_data": evaluation, "initial_seed": seed} | {
         name: value for name, value in named.items() if value is not None
     }
     write_json(training.folder / "own.json", own)

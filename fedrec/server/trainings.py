@@ -60,11 +60,23 @@ class Training:
         return self.folder.name
 
     def plan(self) -> TrainingPlan:
-        """Return the plan."""
+        """Return the plan.
+
+        Raises:
+            ServiceError: the file can't be used, or isn't the one that was filed.
+        """
+        path = self.folder / "plan.json"
         try:
-            return TrainingPlan.model_validate_json((self.folder / "plan.json").read_bytes())
+            plan = TrainingPlan.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise ServiceError(f"{self.folder / 'plan.json'} can't be used: {problem_text(error)}") from None
+            raise ServiceError(f"{path} can't be used: {problem_text(error)}") from None
+        filed = self._filed_as()
+        if filed not in (None, plan.training_id):
+            raise ServiceError(
+                f"{path} was changed after it was filed (the training's id begins with {filed:.12}, "
+                f"the file's with {plan.training_id:.12}): restore it from a backup"
+            )
+        return plan
 
     def eval_data(self) -> Path | None:
         """Return the folder of public photos to evaluate on, if there is one."""
@@ -103,6 +115,14 @@ class Training:
     def run_id(self) -> str:
         """Return the run's id in the report."""
         return str(self._own().get("run_id", f"{self.number}-{self.plan().training_id[:12]}"))
+
+    def _filed_as(self) -> str | None:
+        """Return the id of the plan that was filed; None where nothing beside the plan is there."""
+        try:
+            found = self._own().get("training_id")
+        except FileNotFoundError:
+            return None
+        return found if isinstance(found, str) else None
 
     def _own(self) -> dict[str, Any]:
         return self._read("own.json")

@@ -717,3 +717,15 @@ def test_another_damaged_file_of_a_training_is_named_too(trainable: ServerHome, 
     (training.folder / name).write_text("{")
     with pytest.raises(ServiceError, match=rf"{name} can't be used.*restore it"):
         (training.run_id if name == "own.json" else training.refusals)()
+
+
+@pytest.mark.parametrize("number", ["rounds", "clip", "delta"])
+def test_a_plan_that_was_changed_by_hand_is_named(trainable: ServerHome, number: str) -> None:
+    training = planned(trainable)
+    plan = training.folder / "plan.json"
+    filed = json.loads(plan.read_text())
+    plan.write_text(json.dumps(filed, indent=1))
+    assert training.plan().rounds == filed["rounds"]
+    plan.write_text(json.dumps(filed | {number: filed[number] / 2 if number != "rounds" else 7}))
+    with pytest.raises(ServiceError, match=r"plan.json was changed after it was filed.*from a backup"):
+        training.plan()
