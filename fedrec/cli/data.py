@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -83,7 +84,7 @@ def table(
         say(f"skipped line {line}: {reason}")
     if len(made.left_out) > _SHOWN_SKIPS:
         say(f"and {len(made.left_out) - _SHOWN_SKIPS:,} more")
-    say(f"next: fedrec data inspect {target}")
+    say(f"next: fedrec data inspect {shlex.quote(str(target))}")
 
 
 @app.command()

@@ -206,7 +206,8 @@ def _queue(training: Training, opened: ServerHome) -> Iterator[str]:
     if waiting:
         yield (
             f"training {listed(waiting)} isn't over either, and each one is charged to the merchants; to "
-            f"take this one back: fedrec server cancel {training.number} --home {opened.folder}"
+            f"take this one back: fedrec server cancel {training.number} "
+            f"--home {shlex.quote(str(opened.folder))}"
         )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,7 @@ def export_bundle(training: Training, *, make: Callable[[Path, Path], None] = _m
     except Exception as error:
         warning = (
             f"no model bundle was made ({one_line(error, most=200)}): make it by "
-            f"'fedrec model export {training.folder} --out {folder}'"
+            f"'fedrec model export {shlex.quote(str(training.folder))} --out {shlex.quote(str(folder))}'"
         )
         _log.warning("training %s: %s", training.number, warning)
         _log.debug("the exception that ended the export:", exc_info=True)

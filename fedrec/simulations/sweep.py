@@ -5,6 +5,7 @@ Photos and model inputs are read once for all runs that take the same. Each run 
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def _carry_out_all(folder: Path, opened: Callable[[Path], SimulationRun], *, tel
                 except (InterruptedRunError, KeyboardInterrupt):
                     raise InterruptedRunError(
                         f"stopped in run {number} of {len(runs)} "
-                        f"('fedrec simulate --resume {folder}' goes on)"
+                        f"('fedrec simulate --resume {shlex.quote(str(folder))}' goes on)"
                     ) from None
                 except FedrecError as error:
                     failed.append((run, error))
@@ -161,7 +162,7 @@ def _result(folder: Path, failed: list[tuple[Path, FedrecError]], *, runs: int) 
         run, error = failed[0]
         failure = type(error)(
             f"{len(failed)} of {counted(runs, 'run')} failed, the first, {run.relative_to(folder)}: {error} "
-            f"('fedrec simulate --resume {folder}' tries again)"
+            f"('fedrec simulate --resume {shlex.quote(str(folder))}' tries again)"
         )
     if len(failed) == runs:
         return SweepResult(folder, None, failure)

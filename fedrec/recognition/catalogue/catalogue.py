@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -168,7 +169,7 @@ class Catalogue:
         if path is not None and not Path(path).is_dir():
             raise ConfigError(
                 f"the model of {self.folder} isn't at {path} any more: name where it is now with "
-                f"'fedrec catalogue reindex {self.folder} --model FOLDER'"
+                f"'fedrec catalogue reindex {shlex.quote(str(self.folder))} --model FOLDER'"
             )
         return None if path is None else Path(path)
 
@@ -188,8 +189,9 @@ class Catalogue:
             what = "classes" if same else "vectors"
             raise ConfigError(
                 f"the {what} in {self.folder} are those of another model ({own.description}) than this one "
-                f"({model.description}): compute them again with 'fedrec catalogue reindex {self.folder}"
-                + ("'" if model.path is None else f" --model {model.path}'")
+                f"({model.description}): compute them again with 'fedrec catalogue reindex "
+                f"{shlex.quote(str(self.folder))}"
+                + ("'" if model.path is None else f" --model {shlex.quote(model.path)}'")
             )
 
     def _setting(self, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -216,7 +217,7 @@ def _merchant(catalogue: Catalogue, file: PublishedFile, path: Path, keys: Mappi
         if name in known and known[name][0] != public:
             raise ConfigError(
                 f"--key: merchant {name!r} has another key here; remove the merchant first if that is right: "
-                f"fedrec catalogue remove {catalogue.folder} --merchant {name!r}"
+                f"fedrec catalogue remove {shlex.quote(str(catalogue.folder))} --merchant {shlex.quote(name)}"
             )
         if any(public == other and name != theirs for theirs, (other, _) in known.items()):
             raise ConfigError(f"--key: {name!r} has the key of another merchant")
