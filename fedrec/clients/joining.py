@@ -42,8 +42,8 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
         request: the server's proposal.
 
     Returns:
-        The signed reply and its blobs. Where the training was joined before, and a rule or the budget left
-        doesn't allow it any more, the reply says so.
+        The signed reply and its blobs. Where the training was joined before, and a pause, a rule or the
+        budget left doesn't allow it any more, the reply says so.
 
     Raises:
         RefusedError: the plan breaks a rule, which the message names, or the training is closed.
@@ -98,8 +98,8 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
         context.precompute_costs(joined)
         return reply, sent
     _log.warning(
-        "training %s, which was joined under earlier rules: %s; nothing more of it is charged, and this "
-        "merchant only helps to open the sums of its rounds, until the rule is loosened",
+        "training %s, which was joined before: %s; while that holds, nothing more of it is charged, and this "
+        "merchant only helps to open the sums of its rounds",
         plan.training_id[:16],
         refusal,
     )
@@ -108,8 +108,9 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
 
 
 def _refusal(context: MerchantContext, joined: OpenTraining) -> RefusedError | None:
-    """Return why the rules in force, or the budget left, allow no round of a training; None if they do."""
+    """Return why a pause, the rules in force, or the budget left allow no round of a training."""
     try:
+        context.check_not_suspended()
         context.allow(joined)
         context.ledger.check_ahead(context.first_cost(joined), figures=context.figures_cost(joined))
     except RefusedError as error:

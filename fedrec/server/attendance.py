@@ -248,7 +248,7 @@ class Attendance:
 
     def _abstentions(self) -> str:
         return "".join(
-            f"; {name} takes part no more: {self.refusals[name]}" for name in sorted(self.abstaining)
+            f"; {name} takes part in no round now: {self.refusals[name]}" for name in sorted(self.abstaining)
         )
 
     def _check_members(self, connected: set[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
+from fedrec.clients.refusals import PAUSED
 from fedrec.clients.roster_updates import RosterFollower
 from fedrec.errors import RefusedError
 from fedrec.privacy.identity import SigningIdentity
@@ -188,7 +189,9 @@ def test_others_are_not_charged_for_rounds_that_a_stricter_rule_makes_impossible
         merchant.use_policy(cohort.policy.model_copy(update={"largest_sample_rate": 0.1}))
 
     coordinator.on_round = tighten
-    with pytest.raises(CohortIncompleteError, match=r"m0 takes part no more: policy 'largest_sample_rate'"):
+    with pytest.raises(
+        CohortIncompleteError, match=r"m0 takes part in no round now: policy 'largest_sample_rate'"
+    ):
         coordinator.run()
     # The round in which it was found is lost; no other one is begun.
     assert [record.opened for record in records] == [True, False]
@@ -202,7 +205,7 @@ def test_others_are_not_charged_for_rounds_that_a_stricter_rule_makes_impossible
     assert [record.opened for record in later][-2:] == [True, True]
 
 
-@pytest.mark.parametrize("what", ["rule", "silence"])
+@pytest.mark.parametrize("what", ["rule", "pause", "silence"])
 def test_no_round_is_begun_that_a_rule_or_a_silent_merchant_makes_impossible(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,10 +224,17 @@ def test_no_round_is_begun_that_a_rule_or_a_silent_merchant_makes_impossible(
         if what == "rule":
             rules = cohort.policy.model_copy(update={"largest_sample_rate": 0.1})
             cohort.merchants["m0"].use_policy(rules)
+        elif what == "pause":
+            cohort.merchants["m0"].suspend(PAUSED)
         silent = what == "silence"
 
     coordinator.on_round = change
-    reason = "m0 takes part no more: policy" if what == "rule" else "no answer from m0"
+    reasons = {
+        "rule": "no round now: policy",
+        "pause": f"no round now: {PAUSED}",
+        "silence": "no answer from m0",
+    }
+    reason = reasons[what]
     with pytest.raises(CohortIncompleteError, match=reason):
         coordinator.run()
     assert [record.opened for record in records] == [True]
