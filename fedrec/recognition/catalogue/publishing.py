@@ -161,7 +161,7 @@ def merge(catalogue: Catalogue, path: Path, *, keys: Mapping[str, bytes], tell: 
         if about.vectors and (about.embedding_id, about.dimension) != (model.embedding_id, model.dimension):
             raise ConfigError(
                 f"{path}: its vectors are of another model than this catalogue's ({model.description}): "
-                "ask the merchant to publish with the same model"
+                "ask the merchant to publish with the same model, or merge into a new catalogue with --model"
             )
         written = 0
         with catalogue.transaction() as connection:
