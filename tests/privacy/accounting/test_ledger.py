@@ -464,6 +464,16 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
         ledger.charge(replace(CHARGE, clip=math.nan), version=VERSION)
 
 
+def test_a_ledger_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    _fill(path, 1)
+    raw = sqlite3.connect(path)
+    raw.execute("PRAGMA user_version = 9")
+    raw.close()
+    with pytest.raises(LedgerError, match="has format 9"):
+        open_ledger(path)
+
+
 def test_a_ledger_put_back_to_an_older_state_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "l"
     _fill(path, 2)
@@ -546,6 +556,24 @@ def test_a_receipt_detects_a_restored_disk(tmp_path: Path, monkeypatch: pytest.M
 
 def _raise_full() -> None:
     raise LedgerError("the disk is full")
+
+
+def test_a_closed_ledger_takes_no_receipt_and_writes_nothing(tmp_path: Path) -> None:
+    """Another process may have it open by then."""
+    path, server = tmp_path / "l", SigningIdentity.generate()
+    ledger = _open_real(path, SigningIdentity.generate())
+    receipt = _receipt(ledger, server)
+    ledger.close()
+    files = path.read_bytes(), head_path(path).read_bytes()
+    for use in (
+        lambda: ledger.accept_receipt(receipt),
+        lambda: ledger.charge(CHARGE, version=VERSION),
+        lambda: ledger.check_ahead(CHARGE),
+        ledger.verify,
+    ):
+        with pytest.raises(LedgerError, match="is closed"):
+            use()
+    assert (path.read_bytes(), head_path(path).read_bytes()) == files
 
 
 def test_a_clock_that_is_set_back_dates_no_entry_before_the_last(
