@@ -20,6 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from fedrec._internal.text import one_line
+from fedrec._internal.validation_messages import problem_text
+
 _log = logging.getLogger(__name__)
 
 EventName = Literal["training-started", "training-ended", "decision-needed"]
@@ -106,7 +109,11 @@ class EventHook:
                 run_command(*next_one, folder=self._folder)
             # Whatever a command does, the daemon goes on.
             except Exception as error:
-                _log.warning("'on_event': the command can't be run (%s)", type(error).__name__)
+                _log.warning(
+                    "'on_event' of policy.toml: %s can't be run (%s); nothing else is stopped by that",
+                    one_line(next_one[0].arguments[0]),
+                    problem_text(error),
+                )
 
 
 def run_command(command: HookCommand, event: Event, *, folder: Path) -> None:

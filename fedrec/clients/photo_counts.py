@@ -74,8 +74,9 @@ def photo_text(counts: PhotoCounts, *, changed_data: ChangedData) -> str:
     if counts.used and counts.other_class:
         parts.append(f"{counts.other_class:,} have a class that isn't in the training")
     if counts.missing:
+        are, were = ("is", "was") if counts.missing == 1 else ("are", "were")
         parts.append(
-            f"{counts.missing:,} of the set were deleted, edited or can't be read, and are in no step"
+            f"{counts.missing:,} of the set {were} deleted, edited or can't be read, and {are} in no step"
         )
     if counts.forgotten:
         parts.append(f"{counts.forgotten:,} are forgotten")

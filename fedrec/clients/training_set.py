@@ -141,8 +141,8 @@ class TrainingSets:
             counts = self._count(plan, loaded, fixed).model_copy(update={"added": before.added})
             if counts.new:
                 _log.info(
-                    "training %s goes on with its own %ss; those that were added since wait for the next "
-                    "training",
+                    "training %s goes on with its own %ss; those that were added since are in no step of it: "
+                    "'fedrec client status' says what becomes of them",
                     plan.training_id[:16],
                     plan.unit,
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fedrec._internal.text import counted
 from fedrec.errors import BudgetExceededError, LedgerError
 from fedrec.privacy.accounting.entry_contents import Charge, Count
 from fedrec.privacy.accounting.events import MIN_DELTA
@@ -118,7 +119,7 @@ class LifetimeCap:
         if not after.fits:
             more = "" if figures is None else " and its site figures"
             raise BudgetExceededError(
-                f"policy 'lifetime_epsilon': the {max(0, rounds)} rounds left of training "
+                f"policy 'lifetime_epsilon': the {counted(max(0, rounds), 'round')} left of training "
                 f"{charge.training_id[:16]}{more} would bring it to {after.spent:.4g} at delta "
                 f"{delta:.3g}, over the cap of {self.epsilon:g}"
             )
