@@ -32,11 +32,14 @@ from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.site_figures import SiteFigures
 from fedrec.server.class_prior import settle_objective
 from fedrec.server.figures_budget import figures_events, plan_figures
+from fedrec.server.optimizers.optimizer_registry import step_count
+from fedrec.server.schedules.schedule_registry import check_warmup
 from fedrec.server.settled_options import check_solved, planned_delta, settle, training_defaults
 from fedrec.server.trainings import Settings
 from fedrec.vision import model_registry
 from fedrec.vision.model_inputs import InputShape
 from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.models.centred_head import mean_coordinates
 from fedrec.vision.products import PRODUCT_PHOTOS
 
 
@@ -152,7 +155,12 @@ def plan_training(
     objective = settle_objective(options, task.classes)
     _check_model_size(task)
     note = check_model(task)
-    initial = starting_parameters(task.starting_model())
+    model = task.starting_model()
+    if not task.spec.solved:
+        check_warmup(
+            settings.update.schedule, steps=step_count(settings.rounds, mean=mean_coordinates(model))
+        )
+    initial = starting_parameters(model)
     if upload_window is not None and not task.spec.solved:
         raise ConfigError(f"model {task.spec.name} takes rounds of steps: it can have no upload window")
     plan = _make_plan(

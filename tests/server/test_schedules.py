@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from fedrec.server.choice_text import all_settings
 from fedrec.server.optimizers.optimizer_registry import REGISTRY, start_weights
 from fedrec.server.schedules.interface import ScheduleSpec
 from fedrec.server.schedules.schedule_registry import REGISTRY as SCHEDULES
-from fedrec.server.schedules.schedule_registry import factors_of, read_schedule
+from fedrec.server.schedules.schedule_registry import check_warmup, factors_of, read_schedule
 from fedrec.server.settled_options import settle
 from fedrec.server.training_file import read_training_file
 from fedrec.server.weights import Weights
@@ -131,6 +132,17 @@ def test_a_wrong_schedule_is_one_line(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as refused:
         settle(options, models.get("cnn").defaults, merchants=4)
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", SCHEDULES.names())
+def test_a_warmup_is_refused_exactly_where_the_full_rate_is_never_reached(name: str) -> None:
+    for steps, warmup in itertools.product((1, 2, 11), (0, 0.5, 1, 1.9, 2, 10, 11, 500)):
+        schedule = read_schedule(f"{name}:warmup={warmup}")
+        if factors_of(schedule, steps=steps).max() == 1.0:
+            check_warmup(schedule, steps=steps)
+        else:
+            with pytest.raises(ConfigError, match=f"takes all of the training's {steps}, "):
+                check_warmup(schedule, steps=steps)
 
 
 @pytest.mark.parametrize("factors", [np.ones(STEPS - 1), np.full(STEPS, -0.5), np.full(STEPS, np.nan)])

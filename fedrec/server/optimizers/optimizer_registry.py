@@ -55,6 +55,19 @@ def describe_objective(plan: TrainingPlan) -> str:
     return plan.objective.text
 
 
+def step_count(rounds: int, *, mean: slice | None) -> int:
+    """Return the number of steps of a training: each round is one, except one that releases a mean.
+
+    Args:
+        rounds: number of rounds.
+        mean: the coordinates of a released mean of features; None for a model that centres nothing.
+
+    Returns:
+        The number, 1 at least.
+    """
+    return max(1, rounds - (mean is not None))
+
+
 def start_weights(
     update: ServerUpdate,
     initial: Vector,
@@ -80,7 +93,7 @@ def start_weights(
     """
     spec = REGISTRY.get(update.optimizer)
     optimizer = spec.make(initial.size, update.learning_rate, update.values)
-    factors = factors_of(update.schedule, steps=max(1, rounds - (mean is not None)))
+    factors = factors_of(update.schedule, steps=step_count(rounds, mean=mean))
     shrinkage = Shrinkage(
         decay=update.learning_rate * update.weight_decay, threshold=update.learning_rate * update.l1
     )

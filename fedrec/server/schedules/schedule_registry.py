@@ -47,3 +47,21 @@ def factors_of(schedule: Schedule, *, steps: int) -> Vector:
     if found.shape != (steps,) or not np.isfinite(found).all() or (found < 0).any():
         raise ConfigError(f"schedule {schedule.name} gives no factor from 0 up for each of {steps} steps")
     return found
+
+
+def check_warmup(schedule: Schedule, *, steps: int) -> None:
+    """Refuse a warm-up that no step comes after: the learning rate would never reach its full size.
+
+    Args:
+        schedule: a plan's schedule.
+        steps: T, the number of steps of the training.
+
+    Raises:
+        ConfigError: the warm-up takes all steps.
+    """
+    warmup = schedule.values.get("warmup", 0.0)
+    if warmup >= 1.0 and int(warmup) >= steps:
+        raise ConfigError(
+            f"--schedule {schedule.name}: a warm-up of {int(warmup)} steps takes all of the training's "
+            f"{steps}, and the learning rate would never reach its full size: shorten it, or raise --rounds"
+        )
