@@ -68,6 +68,7 @@ def test_the_template_says_what_the_defaults_are(tmp_path: Path) -> None:
         (CAP + "largest_sample_rate = '0.5'", "'largest_sample_rate'"),
         (CAP + "least_contributors = 2.5", "'least_contributors'"),
         (CAP + "least_colluders = -1", "'least_colluders'"),
+        (CAP + "least_colluders = 2\nleast_vouchers = 2", "'least_vouchers' must be at least 3"),
         (CAP + "least_noise_multiplier = nan", "'least_noise_multiplier'"),
         ("lifetime_epsilon = inf\nlifetime_delta = 1e-5", "'lifetime_epsilon'"),
         (CAP + "initial_models = ['zz']", "'initial_models.0'"),
