@@ -26,6 +26,7 @@ from fedrec.recognition.catalogue.changes import (
 from fedrec.recognition.catalogue.contents import StoredProduct, find_product
 from fedrec.recognition.catalogue.csv_file import attribute_value
 from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of, stored_text
+from fedrec.recognition.catalogue.places import DATABASE
 from fedrec.recognition.catalogue.prices import Prices
 from fedrec.recognition.catalogue.products import Product
 
@@ -181,7 +182,7 @@ def open_catalogues_model(folder: Path, model: Path | None) -> PhotoModel:
     Returns:
         The model.
     """
-    if model is None and (folder / "catalogue.sqlite").exists():
+    if model is None and (folder / DATABASE).exists():
         with Catalogue(folder) as opened:
             model = opened.model_folder()
     from fedrec.recognition.catalogue.models import open_photo_model

@@ -16,6 +16,7 @@ from fedrec.cli.console import progress_bar
 from fedrec.errors import ConfigError
 from fedrec.recognition.catalogue.catalogue import Catalogue
 from fedrec.recognition.catalogue.filters import parse_filter
+from fedrec.recognition.catalogue.places import DATABASE
 from fedrec.recognition.catalogue.products import Name
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def merge(
     from fedrec.recognition.catalogue.published import PublishedFile
 
     keys = dict(_key(text) for text in key or [])
-    if not (catalogue / "catalogue.sqlite").exists():
+    if not (catalogue / DATABASE).exists():
         # No catalogue is made for files of which none can be taken.
         for file in files:
             with PublishedFile(file):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from fedrec.errors import ConfigError, DataError
 from fedrec.observability.progress import Tell
+from fedrec.recognition.catalogue.places import is_catalogue
 from fedrec.recognition.copies.collection import Collection, Nearest, PhotoFiles
 from fedrec.recognition.embedding import Embedder
 from fedrec.recognition.model import open_model
-from fedrec.recognition.photo_files import is_catalogue, photo_files
+from fedrec.recognition.photo_files import photo_files
 
 
 @dataclass(frozen=True)

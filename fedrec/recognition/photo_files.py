@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 from fedrec.errors import DataError
+from fedrec.recognition.catalogue.places import is_catalogue
 from fedrec.vision.listing.file_contents import unread
 from fedrec.vision.listing.folder_tree import read_tree
-
-_DATABASE: Final = "catalogue.sqlite"
 
 
 def photo_files(places: Sequence[Path]) -> list[Path]:
@@ -39,11 +37,6 @@ def photo_files(places: Sequence[Path]) -> list[Path]:
     if not found:
         raise DataError(f"no photo was found in {', '.join(str(place) for place in places)}")
     return found
-
-
-def is_catalogue(place: Path) -> bool:
-    """Return whether a path is the folder of a catalogue."""
-    return (place / _DATABASE).is_file()
 
 
 def _stored(folder: Path) -> list[Path]:

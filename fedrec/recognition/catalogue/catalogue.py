@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from fedrec._internal.file_locks import HeldLock, LockedElsewhereError, take_lock
 from fedrec.errors import ConfigError, DataError
+from fedrec.recognition.catalogue.places import DATABASE, is_catalogue
 from fedrec.recognition.catalogue.schema import create_database, open_database
 
 OWN = ""
@@ -66,13 +67,13 @@ class Catalogue:
     """
 
     def __init__(self, folder: Path, *, write: bool = False) -> None:
-        if not (folder / "catalogue.sqlite").is_file():
+        if not is_catalogue(folder):
             raise ConfigError(f"{folder} holds no catalogue: make one with 'fedrec catalogue import'")
         self.folder = folder
         self._mutex = threading.RLock()
         self._lock = _take_lock(folder) if write else None
         try:
-            self._connection = open_database(folder / "catalogue.sqlite")
+            self._connection = open_database(folder / DATABASE)
         except BaseException:
             self._release()
             raise
@@ -92,13 +93,13 @@ class Catalogue:
             raise ConfigError(f"{folder} is a file; a catalogue is a folder")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         foreign = [path.name for path in folder.iterdir() if not path.name.startswith("catalogue.")]
-        if foreign and not (folder / "catalogue.sqlite").exists():
+        if foreign and not (folder / DATABASE).exists():
             raise ConfigError(f"{folder} holds other files, such as {foreign[0]}: name a new folder")
         lock = _take_lock(folder)
         try:
-            if not (folder / "catalogue.sqlite").exists():
+            if not (folder / DATABASE).exists():
                 fresh = {"catalogue": secrets.token_hex(8), "content": secrets.token_hex(8)}
-                create_database(folder / "catalogue.sqlite", {**fresh, **model.settings()})
+                create_database(folder / DATABASE, {**fresh, **model.settings()})
         finally:
             lock.close()
 
