@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld
@@ -171,7 +171,10 @@ def _least_interval(history: Steps, *, copies: int = 1) -> float:
 
 
 def _pld_steps(rate: float, noise: float, steps: int, interval: float) -> pld.PrivacyLossDistribution:
-    step = _pld_step(rate, noise, interval)
+    return _composed(_pld_step(rate, noise, interval), steps)
+
+
+def _composed(step: pld.PrivacyLossDistribution, steps: int) -> pld.PrivacyLossDistribution:
     return step.self_compose(steps) if steps > 1 else step
 
 
@@ -296,18 +299,19 @@ def pld_epsilon_of_copies(history: Steps, delta: float, *, copies: int) -> float
     delta -= FLOAT_DELTA * total
     if delta < MIN_DELTA or _without_figure(history):
         return math.inf
+    if not history:
+        return 0.0
     guess = _rough_epsilon_of_copies(history, delta, copies)
     # A mixture's losses take longer, point by point.
     least = 8 * _least_interval(history, copies=copies)
     while True:
         coarsest = min(max(0.1, guess / 2**15), 10.0)
-        interval = max(least, min(_COPIES_INTERVAL * guess / math.sqrt(max(total, 1)), coarsest))
-        whole = None
-        for rate, noise, steps in history:
-            step = _copies_step(rate, noise, copies, interval)
-            part = step.self_compose(steps) if steps > 1 else step
-            whole = part if whole is None else whole.compose(part)
-        found = 0.0 if whole is None else float(whole.get_epsilon_for_delta(delta))
+        interval = max(least, min(_COPIES_INTERVAL * guess / math.sqrt(total), coarsest))
+        parts = [
+            _composed(_copies_step(rate, noise, copies, interval), steps) for rate, noise, steps in history
+        ]
+        whole = reduce(pld.PrivacyLossDistribution.compose, parts)
+        found = float(whole.get_epsilon_for_delta(delta))
         if found >= guess / 2 or found <= 1e-3:
             return found
         guess = found
