@@ -46,11 +46,11 @@ def serve(
     require_packages("fastapi", "uvicorn", purpose="the service")
     from fedrec.recognition.catalogue.opening import open_searcher
     from fedrec.recognition.service.application import make_application
-    from fedrec.recognition.service.desk import Desk
     from fedrec.recognition.service.metrics import Metrics
     from fedrec.recognition.service.observing import Observer
+    from fedrec.recognition.service.photo_analyser import PhotoAnalyser
     from fedrec.recognition.service.running import listening, run
-    from fedrec.recognition.service.shelf import Shelf
+    from fedrec.recognition.service.served_catalogue import ServedCatalogue
 
     host, port = parse_listen(listen, option="--listen")
     token = None if token_file is None else read_token(token_file, option="--token-file")
@@ -65,17 +65,17 @@ def serve(
             stored.check_model(
                 photo_model_of(loaded, path=None if model is None else str(model)).used, labels=False
             )
-        shelf = None
+        served = None
         if stored is not None:
             with progress_bar(quiet=False) as tell:
-                shelf = Shelf(stored, open_searcher(stored, tell=tell), loaded)
+                served = ServedCatalogue(stored, open_searcher(stored, tell=tell), loaded)
         metrics = Metrics(loaded.classes)
         observer = Observer(metrics, _watch(loaded, reference))
-        desk = Desk(loaded, shelf, seen=observer)
+        analyser = PhotoAnalyser(loaded, served, seen=observer)
         shown = f"[{host}]" if ":" in host else host
-        products = "" if shelf is None else f", {counted(shelf.products(), 'product')}"
+        products = "" if served is None else f", {counted(served.products(), 'product')}"
         typer.echo(f"http://{shown}:{bound.getsockname()[1]}/ ({loaded.title}{products})")
-        run(make_application(desk, metrics, host=host, token=token), bound)
+        run(make_application(analyser, metrics, host=host, token=token), bound)
 
 
 def _bundle(model: Path | None, catalogue: Catalogue | None) -> Path:

@@ -97,8 +97,8 @@ class Daemon(DaemonLoop):
         # The time that this takes depends on the number of photos.
         self._merchant.fix_records()
 
-    def _look(self) -> None:
-        self._watch.look()
+    def _poll(self) -> None:
+        self._watch.poll()
 
     def _end(self) -> None:
         self._hook.close()

@@ -38,7 +38,7 @@ _RANDOM = secrets.SystemRandom()
 BUSY_SECONDS = 0.1
 """Shortest time between two requests for a message, where the server doesn't let one wait."""
 _LOOK_SECONDS = 1.0
-"""While a request waits: pause between two looks at the rules, and whether to stop."""
+"""While a request waits: pause between two checks of the rules, and whether to stop."""
 _EXPIRY_SECONDS = 3600.0
 """Pause between two searches for inactive trainings."""
 
@@ -146,8 +146,8 @@ class DaemonLoop:
     def _after_reply(self) -> None:
         """Do what waits until a reply is sent; nothing by default."""
 
-    def _look(self) -> None:
-        """Look at what has changed since the last call; nothing by default."""
+    def _poll(self) -> None:
+        """Act on what has changed since the last call; nothing by default."""
 
     def _end(self) -> None:
         """Clean up before the party's files are closed; nothing by default."""
@@ -211,7 +211,7 @@ class DaemonLoop:
         if time.monotonic() >= self._next_expiry:
             self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
             self._party.expire()
-            self._look()
+            self._poll()
 
     def _connected(self) -> None:
         self._deduplicated.end("connection")
@@ -292,7 +292,7 @@ class DaemonLoop:
         with Watchdog(self._step_seconds):
             # After the reply, because the time that this takes depends on the number of photos.
             self._after_reply()
-        self._look()
+        self._poll()
         self._tell("waiting")
         return True
 

@@ -57,7 +57,7 @@ class EventLimit:
             kind.left_out += 1
         kind.held = event
 
-    def look(self) -> None:
+    def pass_on_held(self) -> None:
         """Pass on the events that waited and have room now."""
         for kind in self._kinds.values():
             self._follow(kind)

@@ -48,9 +48,9 @@ class EventWatch:
         self._refusal = (store.last_refusal() or (0,))[0]
         self._told: dict[str, float] = {}
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Emit an event for everything that is new, and those that waited for their turn."""
-        self._limit.look()
+        self._limit.pass_on_held()
         now_open = frozenset(self._store.open_trainings())
         for training_id in sorted(self._open - now_open):
             self._emit("training-ended", self._store.training(training_id).plan)

@@ -24,8 +24,8 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 from google.protobuf.message import DecodeError
 
-from fedrec.flower.mailboxes import Mailboxes
 from fedrec.flower.objects import check_tree, inflate
+from fedrec.flower.pending_messages import PendingMessages
 from fedrec.flower.runtime import InProcessRuntime
 
 _MALFORMED = (DecodeError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
@@ -54,14 +54,14 @@ class PrivateGrid(HttpGrid):
 
     Args:
         runtime: the SuperLink's state, in this process.
-        mailboxes: is told of every message that is sent.
+        pending: is told of every message that is sent.
     """
 
-    def __init__(self, runtime: InProcessRuntime, mailboxes: Mailboxes) -> None:
+    def __init__(self, runtime: InProcessRuntime, pending: PendingMessages) -> None:
         # The base class wants the token of a connection that it never makes.
         super().__init__(token="none")  # noqa: S106 (in this process nobody asks for one)
         self._client = cast(RuntimeHttpClient, runtime)
-        self._mailboxes = mailboxes
+        self._pending = pending
         self._arriving: dict[str, _Arriving] = {}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -70,7 +70,7 @@ class PrivateGrid(HttpGrid):
         ids = list(super().push_messages(sent))
         for message, message_id in zip(sent, ids, strict=True):
             if message_id:
-                self._mailboxes.sent(message.metadata.dst_node_id, message_id)
+                self._pending.sent(message.metadata.dst_node_id, message_id)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:

@@ -24,8 +24,8 @@ from google.protobuf.message import DecodeError
 from fedrec.flower.asgi import BYTES, Asgi, Receive, Scope, Send, send_answer
 from fedrec.flower.framing import MOST_HELD_SECONDS, PULL, PUSH, framed, small_ones, unframed
 from fedrec.flower.heartbeat_pace import HELD_PART
-from fedrec.flower.mailboxes import Mailboxes
 from fedrec.flower.node_activation import ACTIVATE, DEACTIVATE, HEARTBEAT, FleetCaller, NodeActivation
+from fedrec.flower.pending_messages import PendingMessages
 
 CALLER: Final = "fedrec.caller"
 """Where a request's scope holds the caller, whose key was checked."""
@@ -43,14 +43,14 @@ class Messages:
     Args:
         app: Flower's app.
         state: Flower's state.
-        mailboxes: knows for whom there are messages.
+        pending: knows for whom there are messages.
         activation: answers merchants that connect, disconnect or give a sign of life.
     """
 
     def __init__(
-        self, app: Asgi, state: InMemoryLinkState, mailboxes: Mailboxes, activation: NodeActivation
+        self, app: Asgi, state: InMemoryLinkState, pending: PendingMessages, activation: NodeActivation
     ) -> None:
-        self._app, self._state, self._mailboxes = app, state, mailboxes
+        self._app, self._state, self._pending = app, state, pending
         self._activation = activation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,18 +73,18 @@ class Messages:
         if not body.isdigit() or len(body) > 5:
             await send_answer(send, 400)
             return
-        if self._mailboxes.has_left(node):
+        if self._pending.has_left(node):
             # It is taken for disconnected, and has to connect before it gets anything.
             await send_answer(send, 410)
             return
         most = min(MOST_HELD_SECONDS, HELD_PART * self._activation.sign_of_life(node))
-        waiting = asyncio.ensure_future(self._mailboxes.hold(node, min(most, int(body) / 1000)))
+        waiting = asyncio.ensure_future(self._pending.hold(node, min(most, int(body) / 1000)))
         gone = asyncio.ensure_future(receive())
         try:
             await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
             # A message that is taken for a connection that is gone would be lost.
             if not gone.done():
-                found = await asyncio.to_thread(self._next, node) if self._mailboxes.has_any(node) else b""
+                found = await asyncio.to_thread(self._next, node) if self._pending.has_any(node) else b""
                 await send_answer(send, 200, found, headers=(*BYTES, *self._activation.tell(node)))
         finally:
             waiting.cancel()
@@ -92,7 +92,7 @@ class Messages:
 
     def _next(self, node: int) -> bytes:
         """Return the next message for a node, empty if there is none."""
-        while (message_id := self._mailboxes.next(node)) is not None:
+        while (message_id := self._pending.next(node)) is not None:
             found = self._take(message_id, node=node)
             if found:
                 return found
@@ -150,7 +150,7 @@ class Messages:
         except (DecodeError, ValueError, KeyError, IndexError, NoObjectInStoreError) as error:
             _log.debug("a reply can't be read: %s", error)
             return 400, b""
-        self._mailboxes.reply(said.reply_to_message_id)
+        self._pending.reply(said.reply_to_message_id)
         return 200, answer.SerializeToString()
 
 

@@ -22,7 +22,7 @@ from flwr.supercore.error import ApiErrorCode
 from google.protobuf.message import DecodeError
 
 from fedrec.flower.heartbeat_pace import PACE_HEADER, HeartbeatPace
-from fedrec.flower.mailboxes import Mailboxes
+from fedrec.flower.pending_messages import PendingMessages
 
 ACTIVATE, DEACTIVATE, HEARTBEAT = (
     "/v1/fleet/activate-node",
@@ -70,12 +70,12 @@ class NodeActivation:
 
     Args:
         state: the SuperLink's state.
-        mailboxes: is told who comes and goes.
+        pending: is told who comes and goes.
         pace: decides when merchants give signs of life, and when they may come in.
     """
 
-    def __init__(self, state: InMemoryLinkState, mailboxes: Mailboxes, pace: HeartbeatPace) -> None:
-        self._state, self._mailboxes, self._pace = state, mailboxes, pace
+    def __init__(self, state: InMemoryLinkState, pending: PendingMessages, pace: HeartbeatPace) -> None:
+        self._state, self._pending, self._pace = state, pending, pace
 
     def answer(self, path: str, body: bytes, caller: FleetCaller) -> Answer:
         """Answer a request.
@@ -107,13 +107,13 @@ class NodeActivation:
     def sign_of_life(self, node: int) -> float:
         """Record a sign of life by the interval that a node was told last; return that interval."""
         seconds = self._pace.told(node)
-        if not self._mailboxes.has_left(node):
+        if not self._pending.has_left(node):
             self._state.acknowledge_node_heartbeat(node, seconds)
         return seconds
 
     def tell(self, node: int) -> tuple[tuple[bytes, bytes], ...]:
         """Return the header that tells a node its interval; it counts as connected for two of them."""
-        if self._mailboxes.has_left(node):
+        if self._pending.has_left(node):
             return ()
         seconds = self._pace.tell(node)
         self._state.acknowledge_node_heartbeat(node, seconds)
@@ -133,7 +133,7 @@ class NodeActivation:
             if not self._state.activate_node(node, self._pace.told(node)):
                 return Answer(412, json.dumps(_HELD).encode("ascii"))
             _log.debug("node %d has come in again, without its last connection", node)
-        self._mailboxes.enter(node)
+        self._pending.enter(node)
         return self._said(ActivateNodeResponse(node_id=node).SerializeToString(), node)
 
     def _leave(self, request: DeactivateNodeRequest, caller: FleetCaller) -> Answer:
@@ -141,14 +141,14 @@ class NodeActivation:
             return Answer(401)
         self._pace.forget(caller.node)
         self._state.deactivate_node(caller.node)
-        self._mailboxes.leave(caller.node)
+        self._pending.leave(caller.node)
         return Answer(200, DeactivateNodeResponse().SerializeToString())
 
     def _beat(self, request: SendNodeHeartbeatRequest, caller: FleetCaller) -> Answer:
         node = caller.node
         if request.node.node_id != node:
             return Answer(401)
-        here = not self._mailboxes.has_left(node)
+        here = not self._pending.has_left(node)
         return self._said(SendNodeHeartbeatResponse(success=here).SerializeToString(), node)
 
     def _said(self, body: bytes, node: int) -> Answer:

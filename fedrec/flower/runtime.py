@@ -28,7 +28,7 @@ from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkStat
 from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.superlink.servicer.runtime import runtime_handlers
 
-from fedrec.flower.mailboxes import Mailboxes
+from fedrec.flower.pending_messages import PendingMessages
 
 _LOOK_SECONDS: Final = 1.0
 """Pause between two searches through all requests, for those that expired or whose merchant is gone."""
@@ -41,12 +41,12 @@ class InProcessRuntime:
 
     Args:
         state: the SuperLink's state.
-        mailboxes: is told of requests, and knows which of them have been answered.
+        pending: is told of requests, and knows which of them have been answered.
         run_id: Flower's number of the run.
     """
 
-    def __init__(self, state: InMemoryLinkState, mailboxes: Mailboxes, *, run_id: int) -> None:
-        self._state, self._mailboxes, self._task = state, mailboxes, Task(run_id=run_id)
+    def __init__(self, state: InMemoryLinkState, pending: PendingMessages, *, run_id: int) -> None:
+        self._state, self._pending, self._task = state, pending, Task(run_id=run_id)
         self._mutex = threading.Lock()
         self._look_at = 0.0
 
@@ -80,7 +80,7 @@ class InProcessRuntime:
         Flower's own handler looks at every message of the run each time.
         """
         asked = set(request.message_ids)
-        ids = self._mailboxes.answered(asked)
+        ids = self._pending.answered(asked)
         with self._mutex:
             if time.monotonic() >= self._look_at:
                 self._look_at, ids = time.monotonic() + _LOOK_SECONDS, asked

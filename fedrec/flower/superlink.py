@@ -50,9 +50,9 @@ from fedrec.flower.grid import PrivateGrid
 from fedrec.flower.guard import SECRET_HEADER, FleetRequest, Guard, OnlyWithSecret
 from fedrec.flower.heartbeat_pace import HeartbeatPace
 from fedrec.flower.listener import Listener
-from fedrec.flower.mailboxes import Mailboxes
 from fedrec.flower.messages import Messages
 from fedrec.flower.node_activation import NodeActivation
+from fedrec.flower.pending_messages import PendingMessages
 from fedrec.flower.runtime import InProcessRuntime
 from fedrec.protocol.tls import Certificates
 
@@ -125,10 +125,10 @@ class SuperLinkHost:
         state = app.state.linkstate_factory.state()
         if not isinstance(state, InMemoryLinkState):
             raise ServiceError("Flower's state isn't in memory")
-        self._state, self._mailboxes = state, Mailboxes()
+        self._state, self._pending = state, PendingMessages()
         self._pace = HeartbeatPace()
-        activation = NodeActivation(state, self._mailboxes, self._pace)
-        self._messages = Messages(app, state, self._mailboxes, activation)
+        activation = NodeActivation(state, self._pending, self._pace)
+        self._messages = Messages(app, state, self._pending, activation)
         self._secret = secrets.token_hex(32)
         self._private = Listener(
             OnlyWithSecret(app, secret=self._secret),
@@ -164,7 +164,7 @@ class SuperLinkHost:
 
     def stop(self) -> None:
         """Stop listening, after the running requests are finished."""
-        self._mailboxes.close()
+        self._pending.close()
         self._public.stop()
         self._private.stop()
 
@@ -240,7 +240,7 @@ class SuperLinkHost:
                 set_task_identity(run_id=run.run_id, node_id=context.node_id)
                 context.run_config = get_fused_config_from_fab(content, run)
                 grid = PrivateGrid(
-                    InProcessRuntime(self._state, self._mailboxes, run_id=run.run_id), self._mailboxes
+                    InProcessRuntime(self._state, self._pending, run_id=run.run_id), self._pending
                 )
                 grid.set_run(run)
                 yield grid, context

@@ -109,8 +109,8 @@ def test_events_tell_of_trainings_and_decisions_once(tmp_path: Path) -> None:
     watch = EventWatch(merchant.store, hook, merchant="m0")
 
     def told() -> list[tuple[str, str, str]]:
-        watch.look()
-        watch.look()
+        watch.poll()
+        watch.poll()
         found: list[tuple[str, str, str]] = [
             (event.event, event.training_id, event.reason) for event in hook.events
         ]
@@ -160,7 +160,7 @@ def test_a_server_does_not_choose_how_often_the_command_is_run(tmp_path: Path) -
         # Each plan has a nonce of its own.
         plan = cohort.plan().canonical_bytes()
         store.note_refusal(kind="query.join", reason=reason, plan=plan)
-        watch.look()
+        watch.poll()
         return [(event.reason, event.left_out) for event in hook.events]
 
     assert [refuse("policy 'models': no") for _ in range(4)] == [[("policy 'models': no", 0)], [], [], []]
@@ -172,11 +172,11 @@ def test_a_server_does_not_choose_how_often_the_command_is_run(tmp_path: Path) -
     assert [event.reason for event in hook.events] == ["policy.toml can't be used"]
     hook.events.clear()
     seconds[0] = 3599.0
-    watch.look()
+    watch.poll()
     assert not hook.events
     seconds[0] = 3600.0
-    watch.look()
-    watch.look()
+    watch.poll()
+    watch.poll()
     # The latest of those without room, and how many others there were: 1 + 30 reasons, 6 passed on, and it.
     assert [(event.reason, event.left_out) for event in hook.events] == [
         ("policy 'largest_rounds': 130 > 100", 31 - MOST_AN_HOUR - 1)

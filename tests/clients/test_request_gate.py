@@ -124,7 +124,7 @@ def other_body(content: RecordDict, body: Request, blobs: dict[str, bytes] | Non
 
 
 def test_without_the_servers_signature_nothing_is_touched(scene: Scene) -> None:
-    """Neither an unsigned request nor one of another key gets past the door: no plan is read, no store."""
+    """Neither an unsigned request nor one of another key is answered: no plan and no store is read."""
     merchant = scene.cohort.merchants["m0"]
 
     def never(*_: Any, **__: Any) -> Any:
@@ -473,7 +473,7 @@ def test_one_merchant_cannot_deliver_an_instruction_to_another(
                     refusals += 1
                 if not guarded:
                     # Flower would hand it out; here only what the server itself has sent is.
-                    started.host._mailboxes.sent(victim, forged.metadata.message_id)
+                    started.host._pending.sent(victim, forged.metadata.message_id)
             if guarded:
                 assert refusals == 3
             else:

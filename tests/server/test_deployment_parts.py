@@ -26,7 +26,7 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ConfigError, ServiceError, TrainingError
 from fedrec.flower.grid import PrivateGrid
 from fedrec.flower.guard import SECRET_HEADER, Guard, OnlyWithSecret
-from fedrec.flower.mailboxes import Mailboxes
+from fedrec.flower.pending_messages import PendingMessages
 from fedrec.flower.runtime import InProcessRuntime
 from fedrec.flower.superlink import SuperLinkHost
 from fedrec.privacy.identity import SigningIdentity
@@ -517,7 +517,7 @@ def test_a_forged_reply_is_the_only_one_lost() -> None:
         def ConfirmMessageReceived(self, request: object) -> None:  # noqa: N802
             self.confirmed += 1
 
-    grid = PrivateGrid(cast("InProcessRuntime", Client()), Mailboxes())
+    grid = PrivateGrid(cast("InProcessRuntime", Client()), PendingMessages())
     found: list[Message] = list(grid.pull_messages(["a", "b"]))
     assert [message.metadata.reply_to_message_id for message in found] == ["a", "b"]
     assert all(message.has_error() for message in found)
@@ -608,7 +608,7 @@ def test_a_reply_on_its_way_is_asked_for_once_and_keeps_nobody_waiting(
 
         def ConfirmMessageReceived(self, request: object) -> None: ...  # noqa: N802
 
-    grid = PrivateGrid(cast("InProcessRuntime", Client()), Mailboxes())
+    grid = PrivateGrid(cast("InProcessRuntime", Client()), PendingMessages())
 
     def texts(waiting: set[str]) -> list[str]:
         found = list(grid.pull_messages(waiting))

@@ -15,7 +15,7 @@ from fedrec.clients.training_history import MODELS
 from fedrec.errors import ConfigError, FedrecError
 
 if TYPE_CHECKING:
-    from fedrec.recognition.service.desk import Desk
+    from fedrec.recognition.service.photo_analyser import PhotoAnalyser
 
 _log = logging.getLogger(__name__)
 _NEEDED: Final = ("onnx", "onnxruntime")
@@ -49,7 +49,7 @@ class ModelTrial:
         self._mutex = threading.Lock()
         self._fetching = Fetching()
         self._trying = threading.Lock()
-        self._desk: tuple[Path, Desk] | None = None
+        self._analyser: tuple[Path, PhotoAnalyser] | None = None
 
     @property
     def missing(self) -> str:
@@ -89,25 +89,25 @@ class ModelTrial:
         """
         # One at a time: a photo takes memory, and the daemon may train beside it.
         with self._trying:
-            desk = self._open(self._place(training_id))
-            found = desk.classes(desk.recognise(desk.photo(content)), top=_SHOWN_CLASSES)
+            analyser = self._open(self._place(training_id))
+            found = analyser.classes(analyser.recognise(analyser.photo(content)), top=_SHOWN_CLASSES)
         return [each.model_dump() for each in found.classes]
 
     def _place(self, training_id: str) -> Path:
         return self._home.folder / MODELS / training_id[:16]
 
-    def _open(self, place: Path) -> Desk:
-        if self._desk is None or self._desk[0] != place:
+    def _open(self, place: Path) -> PhotoAnalyser:
+        if self._analyser is None or self._analyser[0] != place:
             if not place.is_dir():
                 raise ConfigError("the model of that training was not fetched yet")
             from fedrec.recognition.extra import require_packages
 
             require_packages(*_NEEDED, purpose="a trained model")
             from fedrec.recognition.model import open_model
-            from fedrec.recognition.service.desk import Desk
+            from fedrec.recognition.service.photo_analyser import PhotoAnalyser
 
-            self._desk = (place, Desk(model=open_model(place)))
-        return self._desk[1]
+            self._analyser = (place, PhotoAnalyser(model=open_model(place)))
+        return self._analyser[1]
 
     def _fetch(self, training_id: str) -> None:
         def tell(text: str) -> None:

@@ -86,7 +86,7 @@ class Evidence(BaseModel):
     picture: str = Field(description="The photo with the map, as a data URL of a JPEG.")
 
 
-class Look(BaseModel):
+class Analysis(BaseModel):
     """Everything about one photo at once; parts that weren't asked for, or can't be told, are null."""
 
     classes: Classes | None

@@ -17,9 +17,9 @@ from fedrec.observability.token_proof import NONCE, PROOF_PATH, proof_of
 from fedrec.observability.web_pages import PAGE_HEADERS, PageFile, page_files
 from fedrec.recognition.catalogue.search import MOST_RESULTS
 from fedrec.recognition.service import answers
-from fedrec.recognition.service.desk import MOST_CLASSES, Desk, SearchOptions
 from fedrec.recognition.service.error_answers import answer_errors
 from fedrec.recognition.service.metrics import Metrics
+from fedrec.recognition.service.photo_analyser import MOST_CLASSES, PhotoAnalyser, SearchOptions
 from fedrec.recognition.service.refusals import RequestError
 from fedrec.recognition.service.uploads import BODY, Receiver
 
@@ -38,11 +38,11 @@ ClassName = Annotated[
 ]
 
 
-def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | None) -> FastAPI:
+def make_application(analyser: PhotoAnalyser, metrics: Metrics, *, host: str, token: bytes | None) -> FastAPI:
     """Make the application.
 
     Args:
-        desk: answers.
+        analyser: answers the questions about a photo.
         metrics: counts.
         host: address that it listens on.
         token: what requests must carry, except for the page itself, a proof that it is known here, and
@@ -61,14 +61,14 @@ def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | 
     application = FastAPI(
         title="fedrec",
         summary="Recognise products, find similar ones and copies, and judge photos.",
-        version=desk.model.manifest.made_by,
+        version=analyser.model.manifest.made_by,
         middleware=[Middleware(CommonHeaders, headers=PAGE_HEADERS), guard],
         docs_url=None,
         redoc_url=None,
     )
     answer_errors(application)
-    _add_photo_routes(application, _Counter(desk, metrics))
-    _add_fact_routes(application, desk, metrics)
+    _add_photo_routes(application, _PhotoRequests(analyser, metrics))
+    _add_fact_routes(application, analyser, metrics)
     if token is not None:
         _add_proof(application, token)
     for path, file in page.items():
@@ -78,17 +78,17 @@ def make_application(desk: Desk, metrics: Metrics, *, host: str, token: bytes | 
     return application
 
 
-class _Counter:
+class _PhotoRequests:
     """Receives photos and works on them, so many at a time.
 
     Args:
-        desk: answers.
+        analyser: answers the questions about a photo.
         metrics: counts.
     """
 
-    def __init__(self, desk: Desk, metrics: Metrics) -> None:
-        self.desk, self._metrics = desk, metrics
-        self._receiver = Receiver(desk.limits)
+    def __init__(self, analyser: PhotoAnalyser, metrics: Metrics) -> None:
+        self.analyser, self._metrics = analyser, metrics
+        self._receiver = Receiver(analyser.limits)
         self._workers: anyio.CapacityLimiter | None = None
 
     async def answer(self, path: str, request: Request, work: Callable[[bytes], T]) -> T:
@@ -107,21 +107,23 @@ class _Counter:
         """
         with self._metrics.timing(path):
             if self._workers is None:
-                self._workers = anyio.CapacityLimiter(self.desk.limits.working)
+                self._workers = anyio.CapacityLimiter(self.analyser.limits.working)
             async with self._receiver.received(request) as content:
                 return await anyio.to_thread.run_sync(work, content, limiter=self._workers)
 
 
-def _add_photo_routes(application: FastAPI, counter: _Counter) -> None:
-    desk = counter.desk
+def _add_photo_routes(application: FastAPI, requests: _PhotoRequests) -> None:
+    analyser = requests.analyser
 
     @application.post("/predict", **_PHOTO)
     async def predict(
         request: Request, top: Annotated[int, Query(ge=1, le=MOST_CLASSES)] = 5
     ) -> answers.Classes:
         """Name the most probable classes."""
-        return await counter.answer(
-            "/predict", request, lambda content: desk.classes(desk.recognise(desk.photo(content)), top=top)
+        return await requests.answer(
+            "/predict",
+            request,
+            lambda content: analyser.classes(analyser.recognise(analyser.photo(content)), top=top),
         )
 
     @application.post("/evidence", **_PHOTO)
@@ -129,10 +131,10 @@ def _add_photo_routes(application: FastAPI, counter: _Counter) -> None:
         """Show where the evidence for a class lies."""
 
         def work(content: bytes) -> answers.Evidence:
-            photo = desk.photo(content)
-            return desk.evidence(photo, desk.recognise(photo), name=name)
+            photo = analyser.photo(content)
+            return analyser.evidence(photo, analyser.recognise(photo), name=name)
 
-        return await counter.answer("/evidence", request, work)
+        return await requests.answer("/evidence", request, work)
 
     @application.post("/search", **_PHOTO)
     async def search(
@@ -152,40 +154,44 @@ def _add_photo_routes(application: FastAPI, counter: _Counter) -> None:
         options = SearchOptions(
             top=top, filters=only or (), at_least=at_least, all_photos=all_photos, crop=_crop(crop)
         )
-        return await counter.answer(
-            "/search", request, lambda content: desk.similar(desk.photo(content), options)
+        return await requests.answer(
+            "/search", request, lambda content: analyser.similar(analyser.photo(content), options)
         )
 
     @application.post("/copies", **_PHOTO)
     async def copies(request: Request) -> answers.Copies:
         """Find copies in the catalogue."""
-        return await counter.answer("/copies", request, lambda content: desk.copies(desk.photo(content)))
+        return await requests.answer(
+            "/copies", request, lambda content: analyser.copies(analyser.photo(content))
+        )
 
     @application.post("/quality", **_PHOTO)
     async def quality(request: Request) -> answers.Quality:
         """Judge a seller's photo."""
-        return await counter.answer("/quality", request, lambda content: desk.quality(desk.photo(content)))
+        return await requests.answer(
+            "/quality", request, lambda content: analyser.quality(analyser.photo(content))
+        )
 
     @application.post("/look", **_PHOTO)
-    async def look(request: Request, name: ClassName = None) -> answers.Look:
+    async def look(request: Request, name: ClassName = None) -> answers.Analysis:
         """Tell everything about a photo at once, as the page shows it."""
-        return await counter.answer(
-            "/look", request, lambda content: desk.look(desk.photo(content), name=name)
+        return await requests.answer(
+            "/look", request, lambda content: analyser.analyse(analyser.photo(content), name=name)
         )
 
 
-def _add_fact_routes(application: FastAPI, desk: Desk, metrics: Metrics) -> None:
+def _add_fact_routes(application: FastAPI, analyser: PhotoAnalyser, metrics: Metrics) -> None:
     @application.get("/model")
     def model() -> answers.ModelFacts:
         """Say what is in use."""
-        return desk.facts()
+        return analyser.facts()
 
     @application.get("/photos/{number}", responses=_PICTURE)
     def photos(number: Annotated[int, Path(ge=0, lt=1 << 63)]) -> Response:
         """Return a stored photo as a small picture."""
-        if desk.shelf is None:
+        if analyser.catalogue is None:
             raise RequestError("no-catalogue", "the service was started without a catalogue")
-        return Response(desk.shelf.picture(number), media_type="image/jpeg")
+        return Response(analyser.catalogue.picture(number), media_type="image/jpeg")
 
     @application.head("/health", include_in_schema=False)
     @application.get("/health")

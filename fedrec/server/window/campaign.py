@@ -42,7 +42,7 @@ class Campaign(TrainingRunner):
 
     Args:
         training: the folder of the training.
-        pause: waits between two looks at who is connected; raises an error to end the run.
+        pause: waits between two checks of who is connected; raises an error to end the run.
         tell: called with the campaign's progress in a line, when it has changed.
         now: returns the time in seconds since 1970.
     """
@@ -78,7 +78,7 @@ class Campaign(TrainingRunner):
             timeout=self.timeout,
             refusals=self.refusals,
             note=self._note_merchant,
-            look=self._look,
+            wait=self._wait,
             now=self.now,
             board=self.board,
         )
@@ -112,7 +112,7 @@ class Campaign(TrainingRunner):
     def _round(self) -> RoundRecord:
         window = self._begin()
         self._check_set(self._files.survivors())
-        self._look()
+        self._wait()
         uploads: list[Upload] = []
         fixed: SurvivorSet | None = None
         reason: str | None = None
@@ -221,11 +221,11 @@ class Campaign(TrainingRunner):
     def _open(self, late: LateOpening) -> Opened:
         """Open the sum of the survivor set, and of no other, as the committee's members come."""
 
-        def look() -> None:
+        def wait() -> None:
             self._uploads.note_late()
-            self._look()
+            self._wait()
 
-        opened = late.run(look)
+        opened = late.run(wait)
         self._uploads.note_late()
         for dealer, reason in late.opening.removal.faulty.items():
             self._note_merchant(dealer, f"its noise layers can't be removed: {reason}")
@@ -234,8 +234,8 @@ class Campaign(TrainingRunner):
     def _note_merchant(self, merchant: str, reason: str) -> None:
         self._note(ROUND, merchant, reason)
 
-    def _look(self) -> None:
-        """Tell how far the campaign is, and wait until it looks again."""
+    def _wait(self) -> None:
+        """Tell how far the campaign is, and wait until the next check."""
         progress = read_progress(self.training, self.plan)
         if progress is not None:
             self._tell(progress.text)

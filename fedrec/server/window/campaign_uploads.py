@@ -53,7 +53,7 @@ class CampaignUploads:
         timeout: in seconds, after which a request is given up.
         refusals: collects why uploads aren't counted.
         note: called with a merchant and what was found out about it.
-        look: called between two looks at who is connected; it waits, and raises an error to end the run.
+        wait: called between two checks of who is connected; it waits, and raises an error to end the run.
         now: returns the time in seconds since 1970.
 
     Attributes:
@@ -74,7 +74,7 @@ class CampaignUploads:
     timeout: float
     refusals: dict[str, str]
     note: Callable[[str, str], None]
-    look: Callable[[], None]
+    wait: Callable[[], None]
     now: Callable[[], float]
     board: ReplyBoard = field(default_factory=ReplyBoard)
     bytes_up: int = 0
@@ -196,11 +196,11 @@ class CampaignUploads:
                 # Not delivered later: it would charge a merchant whose upload can't be in the sum any more.
                 self._ask(due, seconds=max(0.0, window.ends - self.now()) + _LAST_SECONDS)
             if not self._take():
-                self.look()
+                self.wait()
         last = time.monotonic() + _LAST_SECONDS
         while self._expected() and time.monotonic() < last:
             if not self._take():
-                self.look()
+                self.wait()
 
     def _expected(self) -> set[str]:
         """Return the connected merchants whose upload may come any moment."""

@@ -58,11 +58,11 @@ class LateOpening:
         """Bytes of the requests that this process sent."""
         return self._requests.bytes_down
 
-    def run(self, look: Callable[[], None]) -> Opened:
+    def run(self, wait: Callable[[], None]) -> Opened:
         """Ask until the sum is open.
 
         Args:
-            look: called between two looks at who is connected; it waits, and raises an error to end the run.
+            wait: called between two checks of who is connected; it waits, and raises an error to end the run.
 
         Returns:
             The opened sum.
@@ -83,7 +83,7 @@ class LateOpening:
                 # Nobody is there whose answer could take more noise off a sum that opens.
                 self.opening.accept_noise()
             if self.opening.opened is None:
-                look()
+                wait()
 
     def _restore(self) -> None:
         """Count the stored answers; one that can't be used is asked for again."""

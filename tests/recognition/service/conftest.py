@@ -16,11 +16,11 @@ from fedrec.recognition.catalogue.models import photo_model_of
 from fedrec.recognition.catalogue.opening import open_searcher
 from fedrec.recognition.model import RecognitionModel, open_model
 from fedrec.recognition.service.application import make_application
-from fedrec.recognition.service.desk import Desk
 from fedrec.recognition.service.limits import Limits
 from fedrec.recognition.service.metrics import Metrics
 from fedrec.recognition.service.observing import Observer
-from fedrec.recognition.service.shelf import Shelf
+from fedrec.recognition.service.photo_analyser import PhotoAnalyser
+from fedrec.recognition.service.served_catalogue import ServedCatalogue
 from tests.recognition.catalogue.shop import Told, import_shop, write_shop
 from tests.support.bundles import write_tiny_bundle
 
@@ -51,13 +51,13 @@ def encoded(photo: Image.Image, kind: str = "JPEG") -> bytes:
     return file.getvalue()
 
 
-def client_of(desk: Desk, *, token: bytes | None = None) -> TestClient:
-    application = make_application(desk, desk_metrics(desk), host="127.0.0.1", token=token)
+def client_of(analyser: PhotoAnalyser, *, token: bytes | None = None) -> TestClient:
+    application = make_application(analyser, metrics_of(analyser), host="127.0.0.1", token=token)
     return TestClient(application, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
-def desk_metrics(desk: Desk) -> Metrics:
-    return Metrics(desk.model.classes)
+def metrics_of(analyser: PhotoAnalyser) -> Metrics:
+    return Metrics(analyser.model.classes)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     import_shop(root / "catalogue", write_shop(root / "shop"), model=photo_model_of(model, path=None))
     with Catalogue(root / "catalogue") as catalogue:
         metrics = Metrics(model.classes)
-        shelf = Shelf(catalogue, open_searcher(catalogue, tell=Told()), model)
-        desk = Desk(model, shelf, limits=LIMITS, seen=Observer(metrics, None))
-        application = make_application(desk, metrics, host="127.0.0.1", token=None)
+        served = ServedCatalogue(catalogue, open_searcher(catalogue, tell=Told()), model)
+        analyser = PhotoAnalyser(model, served, limits=LIMITS, seen=Observer(metrics, None))
+        application = make_application(analyser, metrics, host="127.0.0.1", token=None)
         with TestClient(application, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
             yield Service(client, model, catalogue, root / "shop")

@@ -19,10 +19,10 @@ from fedrec.recognition.drift.reference import make_reference
 from fedrec.recognition.drift.thresholds import Photos
 from fedrec.recognition.drift.watch import Watch
 from fedrec.recognition.model import open_model
-from fedrec.recognition.service.desk import Desk
 from fedrec.recognition.service.metrics import Metrics
 from fedrec.recognition.service.observing import Observer
-from fedrec.recognition.service.shelf import Shelf
+from fedrec.recognition.service.photo_analyser import PhotoAnalyser
+from fedrec.recognition.service.served_catalogue import ServedCatalogue
 from fedrec.recognition.service.uploads import TYPES
 from tests.recognition.catalogue.shop import Told, import_shop
 from tests.recognition.service.conftest import JPEG, Service, client_of, encoded
@@ -107,7 +107,7 @@ def test_one_question_answers_all(service: Service) -> None:
 
 
 def test_without_a_catalogue_or_classes_the_rest_is_answered(tmp_path: Path) -> None:
-    client = client_of(Desk(open_model(write_tiny_bundle(tmp_path / "m", classes=False))))
+    client = client_of(PhotoAnalyser(open_model(write_tiny_bundle(tmp_path / "m", classes=False))))
     content = encoded(red())
     look = client.post("/look", content=content, headers=JPEG).json()
     assert look["classes"] is look["similar"] is look["copies"] is None and look["quality"] is not None
@@ -167,10 +167,12 @@ def test_a_catalogue_that_has_another_models_vectors_now_is_no_fault_of_the_requ
 ) -> None:
     import_shop(tmp_path / "c", service.folder / "shop.csv", model=photo_model_of(service.model, path=None))
     with Catalogue(tmp_path / "c") as catalogue:
-        desk = Desk(service.model, Shelf(catalogue, open_searcher(catalogue, tell=Told()), service.model))
+        analyser = PhotoAnalyser(
+            service.model, ServedCatalogue(catalogue, open_searcher(catalogue, tell=Told()), service.model)
+        )
         with Catalogue(tmp_path / "c", write=True) as other, other.transaction() as connection:
             connection.execute("UPDATE setting SET value = 'another' WHERE name = 'embedding_id'")
-        client = client_of(desk)
+        client = client_of(analyser)
         for path in ("/search", "/copies", "/look"):
             answer = client.post(path, content=encoded(red()), headers=JPEG)
             assert (answer.status_code, answer.json()["error"]) == (500, "failed")

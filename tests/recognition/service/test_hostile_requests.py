@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from fedrec.recognition.model import open_model
-from fedrec.recognition.service.desk import Desk
+from fedrec.recognition.service.photo_analyser import PhotoAnalyser
 from fedrec.recognition.service.refusals import RequestError
 from fedrec.recognition.service.uploads import Receiver
 from tests.recognition.service.conftest import JPEG, LIMITS, Service, client_of, encoded
@@ -73,7 +73,7 @@ def test_an_error_that_nobody_foresaw_has_a_name_and_reveals_nothing(
     def fails(*_: object) -> None:
         raise ZeroDivisionError("/home/seller/secret.jpg")
 
-    monkeypatch.setattr("fedrec.recognition.service.desk.judge", fails)
+    monkeypatch.setattr("fedrec.recognition.service.photo_analyser.judge", fails)
     answer = service.client.post("/quality", content=encoded(Image.new("RGB", (40, 40))), headers=JPEG)
     assert (answer.status_code, answer.json()["error"]) == (500, "failed")
     assert "secret" not in answer.text
@@ -166,7 +166,7 @@ def test_a_foreign_name_for_this_machine_is_refused(service: Service) -> None:
 
 
 def test_with_a_token_nothing_but_page_and_health_is_open(tmp_path: Path) -> None:
-    client = client_of(Desk(open_model(write_tiny_bundle(tmp_path / "m"))), token=TOKEN)
+    client = client_of(PhotoAnalyser(open_model(write_tiny_bundle(tmp_path / "m"))), token=TOKEN)
     for path in ("/", "/page.js", "/page.css", "/texts.js", "/health"):
         assert client.get(path).status_code == 200
     content = encoded(Image.new("RGB", (20, 20)))
@@ -183,7 +183,7 @@ def test_with_a_token_nothing_but_page_and_health_is_open(tmp_path: Path) -> Non
     assert client.get(f"/proof?nonce={nonce}").json() == {"proof": proof}
     for bad in ("", "0" * 63, "A" * 64, f"{nonce}%0a"):
         assert client.get(f"/proof?nonce={bad}").status_code == 422
-    open_to_all = client_of(Desk(open_model(tmp_path / "m")), token=None)
+    open_to_all = client_of(PhotoAnalyser(open_model(tmp_path / "m")), token=None)
     assert open_to_all.get(f"/proof?nonce={nonce}").status_code == 404
 
 

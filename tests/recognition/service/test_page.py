@@ -74,7 +74,7 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=[(375, "light"), (768, "dark"), (1280, "light")], ids=["phone", "tablet", "desk"])
+@pytest.fixture(params=[(375, "light"), (768, "dark"), (1280, "light")], ids=["phone", "tablet", "desktop"])
 def page(request: pytest.FixtureRequest, address: str) -> Iterator[Page]:
     width, scheme = request.param
     with sync_playwright() as started:

@@ -21,7 +21,7 @@ from fedrec.recognition.quality.verdict import FLAWS, judge
 from fedrec.recognition.service import answers
 from fedrec.recognition.service.limits import Limits
 from fedrec.recognition.service.refusals import RequestError
-from fedrec.recognition.service.shelf import Shelf
+from fedrec.recognition.service.served_catalogue import ServedCatalogue
 from fedrec.vision.decoding import decode
 
 _SIDE: Final = 1024
@@ -54,19 +54,19 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
-class Desk:
-    """A model at work.
+class PhotoAnalyser:
+    """A model, and a catalogue where there is one, as the service uses them.
 
     Attributes:
         model: the model.
-        shelf: the catalogue; None without one.
+        catalogue: the catalogue; None without one.
         limits: bounds of a photo.
         thresholds: of the check of quality.
         seen: told of each photo.
     """
 
     model: RecognitionModel
-    shelf: Shelf | None = None
+    catalogue: ServedCatalogue | None = None
     limits: Limits = field(default_factory=Limits)
     thresholds: Thresholds = field(default_factory=default_thresholds)
     seen: Seen = lambda photo, recognition: None
@@ -152,7 +152,7 @@ class Desk:
             RequestError: there is no catalogue, or an option can't be used.
             DataError: the catalogue can't be used.
         """
-        shelf = self._require_shelf()
+        catalogue = self._require_catalogue()
         if not 1 <= options.top <= MOST_RESULTS:
             raise RequestError("wrong-value", f"top must be 1 to {MOST_RESULTS}")
         try:
@@ -160,7 +160,7 @@ class Desk:
             if options.crop is not None:
                 recognition = self.recognise(photo.crop(_region(photo, options.crop)))
             found = recognition or self.recognise(photo)
-            return shelf.similar(
+            return catalogue.similar(
                 Query(
                     found.embedding,
                     top=options.top,
@@ -174,7 +174,7 @@ class Desk:
 
     def copies(self, photo: Image.Image) -> answers.Copies:
         """Find copies in the catalogue; ``RequestError`` without one."""
-        return self._require_shelf().copies(photo)
+        return self._require_catalogue().copies(photo)
 
     def quality(self, photo: Image.Image) -> answers.Quality:
         """Judge a photo as a seller's."""
@@ -194,7 +194,7 @@ class Desk:
             ],
         )
 
-    def look(self, photo: Image.Image, *, name: str | None) -> answers.Look:
+    def analyse(self, photo: Image.Image, *, name: str | None) -> answers.Analysis:
         """Tell everything about a photo at once.
 
         Args:
@@ -209,12 +209,12 @@ class Desk:
         """
         found = self.recognise(photo)
         named = bool(self.model.classes)
-        shelf = self.shelf
-        return answers.Look(
+        catalogue = self.catalogue
+        return answers.Analysis(
             classes=self.classes(found, top=5) if named else None,
             evidence=self.evidence(photo, found, name=name) if named else None,
-            similar=None if shelf is None else self.similar(photo, SearchOptions(), recognition=found),
-            copies=None if shelf is None or not shelf.has_copies else shelf.copies(photo),
+            similar=None if catalogue is None else self.similar(photo, SearchOptions(), recognition=found),
+            copies=None if catalogue is None or not catalogue.has_copies else catalogue.copies(photo),
             quality=self.quality(photo),
         )
 
@@ -232,18 +232,18 @@ class Desk:
             epsilon=None if privacy is None else privacy.epsilon,
             delta=None if privacy is None else privacy.delta,
             warnings=list(manifest.warnings),
-            products=None if self.shelf is None else self.shelf.products(),
-            copies=self.shelf is not None and self.shelf.has_copies,
+            products=None if self.catalogue is None else self.catalogue.products(),
+            copies=self.catalogue is not None and self.catalogue.has_copies,
         )
 
     def _require_classes(self) -> None:
         if not self.model.classes:
             raise RequestError("no-classes", "the model is a backbone alone, which knows no classes")
 
-    def _require_shelf(self) -> Shelf:
-        if self.shelf is None:
+    def _require_catalogue(self) -> ServedCatalogue:
+        if self.catalogue is None:
             raise RequestError("no-catalogue", "the service was started without a catalogue")
-        return self.shelf
+        return self.catalogue
 
 
 def _region(photo: Image.Image, crop: tuple[float, float, float, float]) -> tuple[int, int, int, int]:

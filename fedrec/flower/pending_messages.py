@@ -13,7 +13,7 @@ _MOST_ANSWERED: Final = 100_000
 """Most replies that are kept in mind. Those of exchanges that ended are never asked for."""
 
 
-class Mailboxes:
+class PendingMessages:
     """The messages that wait for each node, and the requests that were answered. Safe in several threads.
 
     Only numbers are kept here; the messages themselves are in the SuperLink's state. A node that has left

@@ -29,7 +29,7 @@ _KEPT: Final = 256
 """Small pictures of the catalogue's own photos that stay in memory."""
 
 
-class Shelf:
+class ServedCatalogue:
     """A catalogue that is open.
 
     Args:
