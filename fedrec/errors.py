@@ -91,10 +91,25 @@ class TrainingError(FedrecError):
     exit_code: ClassVar[int] = 11
 
 
+ConnectionFault = Literal[
+    "not_admitted", "clock", "certificate", "proxy_password", "proxy", "busy", "unreachable"
+]
+"""Why there is no connection, for programs; what has no name here has a text alone."""
+
+
 class ConnectionLostError(FedrecError):
-    """The server can't be reached, or isn't the one that the join file names."""
+    """The server can't be reached, or isn't the one that the join file names.
+
+    Args:
+        message: for a person.
+        fault: the same for programs; None for what has no name.
+    """
 
     exit_code: ClassVar[int] = 12
+
+    def __init__(self, message: str, *, fault: ConnectionFault | None = None) -> None:
+        super().__init__(message)
+        self.fault: ConnectionFault | None = fault
 
 
 class ServerBusyError(ConnectionLostError):
@@ -108,14 +123,23 @@ class ServerBusyError(ConnectionLostError):
     exit_code: ClassVar[int] = 19
 
     def __init__(self, message: str, *, seconds: float) -> None:
-        super().__init__(message)
+        super().__init__(message, fault="busy")
         self.seconds = seconds
 
 
 class NotAdmittedError(FedrecError):
-    """The server doesn't know the merchant's key or has revoked it, or the local clock is too far off."""
+    """The server doesn't know the merchant's key or has revoked it, or the local clock is too far off.
+
+    Args:
+        message: for a person.
+        fault: the same for programs.
+    """
 
     exit_code: ClassVar[int] = 13
+
+    def __init__(self, message: str, *, fault: ConnectionFault = "not_admitted") -> None:
+        super().__init__(message)
+        self.fault: ConnectionFault = fault
 
 
 class ServiceError(FedrecError):

@@ -21,6 +21,7 @@ from fedrec.clients.refusals import PAUSED, UNUSABLE
 from fedrec.clients.watchdog import Watchdog
 from fedrec.errors import (
     ConfigError,
+    ConnectionFault,
     ConnectionLostError,
     NotAdmittedError,
     RefusedError,
@@ -186,7 +187,7 @@ class DaemonLoop:
                         self._link = link
                         self._answer(link)
                 except (ConnectionLostError, NotAdmittedError, ConfigError) as error:
-                    self._lost(str(error))
+                    self._lost(str(error), fault=None if isinstance(error, ConfigError) else error.fault)
                     if self._stop.is_set():
                         break
                     self._deduplicated.write("connection", f"{error}; retrying until it succeeds")
@@ -224,9 +225,9 @@ class DaemonLoop:
             _log.info("the server has admitted the new node key; the old one is deleted")
         self._with_next_key = False
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, *, fault: ConnectionFault | None = None) -> None:
         self._seen.connection(up=False)
-        self._party_home.note_connection(connected=False, reason=reason)
+        self._party_home.note_connection(connected=False, reason=reason, fault=fault)
 
     def _follow_rules(self) -> None:
         """Reload policy and join file if they changed; note whether they name another server."""

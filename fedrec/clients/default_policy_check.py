@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from fedrec.clients.charging import figures_charge, round_charge
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.policy_template import TEMPLATE
+from fedrec.clients.refusals import broken_rule
 from fedrec.errors import BudgetExceededError, RefusedError
 from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA
@@ -16,8 +16,6 @@ from fedrec.privacy.accounting.lifetime_cap import LifetimeCap
 from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.plan import TrainingPlan
-
-_RULE = re.compile(r"policy '(\w+)'")
 
 
 def refusal_by_defaults(plan: TrainingPlan, derived: Derived) -> str | None:
@@ -55,8 +53,8 @@ def refusals_by_defaults(
     reasons: list[str] = []
     while (reason := _refusal_by_rules(policy, plan, derived)) is not None:
         reasons.append(reason)
-        broken = _RULE.match(reason)
-        if broken is None or getattr(policy, broken[1]) == getattr(open_to_all, broken[1]):
+        broken = broken_rule(reason)
+        if broken is None or getattr(policy, broken) == getattr(open_to_all, broken):
             break
         # The others are found once this rule is out of the way.
         policy = policy.model_copy(update={broken[1]: getattr(open_to_all, broken[1])})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedrec.clients.activity import read_activity
 from fedrec.clients.party_home import PartyHome
+from fedrec.errors import ConnectionFault
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Liveness:
         connected: whether it is connected to the server.
         connection_at: time of the last change of the connection; None if there was none.
         connection_reason: why there is no connection.
+        connection_fault: the same for programs; None for what has no name.
     """
 
     running: bool
@@ -29,6 +31,7 @@ class Liveness:
     connected: bool
     connection_at: str | None
     connection_reason: str
+    connection_fault: ConnectionFault | None
 
 
 def liveness(home: PartyHome) -> Liveness:
@@ -46,4 +49,5 @@ def liveness(home: PartyHome) -> Liveness:
         # A daemon that was killed has noted no end: when that was isn't known.
         connection_at=None if last is None or (last.connected and not running) else last.at,
         connection_reason="" if last is None or starting else last.reason,
+        connection_fault=None if last is None or starting else last.fault,
     )

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from fedrec._internal.party_names import RULE, name_problem
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, ConnectionFault
 from fedrec.privacy.accounting.entry_contents import Count
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement
@@ -87,6 +87,7 @@ class Connection(BaseModel):
     connected: bool
     at: str
     reason: str
+    fault: ConnectionFault | None = None
 
 
 def checked_name(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedrec._internal.files import file_stamp, write_atomically
 from fedrec._internal.moments import now_text
 from fedrec.clients.merchant_files import Connection, private_pem, read_node_key
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, ConnectionFault
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import Enrolment, JoinFile, read_file
 from fedrec.protocol.roster_fingerprints import roster_fingerprint
@@ -228,15 +227,17 @@ class PartyHome:
         """Return a value that changes when ``policy.toml``, the join file or the pause changes."""
         return tuple(file_stamp(self.folder / name) for name in ("policy.toml", JOIN_FILE, _PAUSE_FILE))
 
-    def note_connection(self, *, connected: bool, reason: str = "") -> None:
+    def note_connection(
+        self, *, connected: bool, reason: str = "", fault: ConnectionFault | None = None
+    ) -> None:
         """Record the state of the connection to the server, for people who ask.
 
         Args:
             connected: whether there is a connection.
             reason: why there is none.
+            fault: the same for programs; None for what has no name.
         """
-        at = now_text()
-        body = json.dumps({"connected": connected, "at": at, "reason": reason})
+        body = Connection(connected=connected, at=now_text(), reason=reason, fault=fault).model_dump_json()
         # The record is information only: a full disk must not end the connection.
         with suppress(OSError):
             write_atomically(self.folder / _CONNECTION_FILE, body.encode(), mode=0o600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Final
 
 from fedrec.clients.charging import lost_rounds
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.status_types import PlanSummary
+from fedrec.clients.status_types import Cause, PlanSummary
 from fedrec.clients.store_view import StoredRefusal
 from fedrec.errors import AggregationError, ConfigError, RefusedError
 from fedrec.privacy.accounting.ledger_entries import Entry, charges
@@ -19,7 +20,25 @@ from fedrec.protocol.plan import TrainingPlan
 PAUSED: Final = "the merchant has paused: it takes part in no new round until it resumes"
 UNUSABLE: Final = "the merchant's policy can't be used; its own log says why"
 _BUDGET: Final = "privacy budget: "
+_RULE: Final = re.compile(r"policy '(\w+)'")
 _ROUND_RULES: Final = ("policy 'hours'", "policy 'largest_rounds_per_day'")
+
+
+def broken_rule(reason: str) -> str | None:
+    """Return the rule of ``policy.toml`` that a reason begins with; None if it begins with none."""
+    if reason.startswith(_BUDGET):
+        return "lifetime_epsilon"
+    named = _RULE.match(reason)
+    return None if named is None else named[1]
+
+
+def cause_of(reason: str) -> Cause:
+    """Return what a reason comes from."""
+    if reason == PAUSED:
+        return "pause"
+    if reason == UNUSABLE:
+        return "unusable_policy"
+    return "other" if broken_rule(reason) is None else "rule"
 
 
 @dataclass(frozen=True)
@@ -53,9 +72,10 @@ class Standing:
         Returns:
             Whether it would. Of a reason that can't be examined again: whether nothing was uploaded since.
         """
-        if refusal.reason == PAUSED:
+        cause = cause_of(refusal.reason)
+        if cause == "pause":
             return self.paused
-        if refusal.reason == UNUSABLE:
+        if cause == "unusable_policy":
             return self.policy is None
         if refusal.is_old(self.now) or refusal.uploaded_since:
             return False
@@ -72,7 +92,7 @@ class Standing:
         if "'largest_lost_share'" in reason:
             return self._breaks_rule(self._check_lost)
         plan, cost = self.open_plan, self.open_cost
-        if not reason.startswith(("policy '", _BUDGET)):
+        if broken_rule(reason) is None:
             return True
         if plan is None or cost is None:
             return False

@@ -15,7 +15,7 @@ from fedrec.clients.liveness import liveness
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.photo_counts import photo_text
 from fedrec.clients.policy import MerchantPolicy
-from fedrec.clients.refusals import Standing
+from fedrec.clients.refusals import Standing, broken_rule, cause_of
 from fedrec.clients.status_types import (
     Budget,
     MerchantStatus,
@@ -250,6 +250,8 @@ def _refusals(view: StoreView, standing: Standing, budget: Budget) -> tuple[Refu
                 kind=refusal.kind,
                 reason=refusal.reason,
                 standing=standing.holds(refusal, summary),
+                cause=cause_of(refusal.reason),
+                rule=broken_rule(refusal.reason),
                 plan=summary,
             )
         )

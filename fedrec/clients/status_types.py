@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fedrec.clients.liveness import Liveness
 from fedrec.privacy.accounting.budget_rating import Word
+
+Cause = Literal["pause", "unusable_policy", "rule", "other"]
+"""What a refusal comes from: the merchant's pause, a policy that can't be read, one of its rules, or else."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,13 @@ class RefusedByMerchant(RefusedRequest):
     """A request that a merchant refused, with what its plan would have cost.
 
     Attributes:
+        cause: what the reason comes from.
+        rule: the rule of ``policy.toml`` that the request breaks; None if it breaks none.
         plan: the refused plan; None for other requests, and if the plan was joined since.
     """
 
+    cause: Cause
+    rule: str | None
     plan: PlanSummary | None
 
 

@@ -9,7 +9,7 @@ import httpx
 from flwr.supercore.error import FlowerError
 
 from fedrec._internal.text import one_line
-from fedrec.errors import ConnectionLostError, NotAdmittedError, ServerBusyError
+from fedrec.errors import ConnectionFault, ConnectionLostError, NotAdmittedError, ServerBusyError
 from fedrec.flower.clock import clock_fault, seconds_ahead
 from fedrec.flower.proxies import Proxy
 
@@ -50,11 +50,15 @@ def explained(error: Exception, *, address: str, proxy: Proxy | None = None) -> 
     said = one_line(error)
     if "CERTIFICATE_VERIFY_FAILED" in said:
         through = f"; the connection goes through {proxy}" if proxy is not None else ""
-        return ConnectionLostError(f"the certificate of {address} {_certificate_fault(said)}{through}")
+        fault, text = _certificate_fault(said)
+        return ConnectionLostError(f"the certificate of {address} {text}{through}", fault=fault)
     if isinstance(error, httpx.HTTPError | OSError):
         if proxy is not None:
-            return ConnectionLostError(_proxy_fault(error, said, address, proxy))
-        return ConnectionLostError(f"the server at {address} can't be reached ({said}){_advice(error, said)}")
+            fault, text = _proxy_fault(error, said, address, proxy)
+            return ConnectionLostError(text, fault=fault)
+        return ConnectionLostError(
+            f"the server at {address} can't be reached ({said}){_advice(error, said)}", fault="unreachable"
+        )
     return ConnectionLostError(
         f"the answer of the server at {address} can't be read ({type(error).__name__}: {said})"
     )
@@ -79,16 +83,16 @@ def _advice(error: Exception, said: str) -> str:
     return ": is this machine on the internet?" if "unreachable" in lowered or "no route" in lowered else ""
 
 
-def _proxy_fault(error: Exception, said: str, address: str, proxy: Proxy) -> str:
-    """Describe why a server can't be reached through a proxy."""
+def _proxy_fault(error: Exception, said: str, address: str, proxy: Proxy) -> tuple[ConnectionFault, str]:
+    """Name and describe why a server can't be reached through a proxy."""
     if isinstance(error, httpx.ProxyError) and ("407" in said or "auth" in said.lower()):
-        return (
+        return "proxy_password", (
             f"{proxy} wants a user name and a password, or doesn't take those that it was given: write them "
             f"into {proxy.named_by}, as in http://USER:PASSWORD@HOST:PORT"
         )
     status = re.match(r"[345]\d\d\b", said) if isinstance(error, httpx.ProxyError) else None
     advice = "" if status is None else _ANSWERS[status[0][0]]
-    return (
+    return "proxy", (
         f"the server at {address} can't be reached through {proxy} ({said}): {advice}correct "
         f"{proxy.named_by}, or name {address.rpartition(':')[0].strip('[]')} in NO_PROXY to reach it directly"
     )
@@ -98,7 +102,9 @@ def _refused(response: httpx.Response, address: str) -> FedrecConnectionError:
     if response.status_code in _REFUSALS:
         fault = clock_fault(seconds_ahead(response))
         if fault is not None:
-            return NotAdmittedError(f"the server at {address} turns this merchant away: {fault}")
+            return NotAdmittedError(
+                f"the server at {address} turns this merchant away: {fault}", fault="clock"
+            )
     if _code(response) == _NOT_ADMITTED or response.status_code in _REFUSALS:
         return NotAdmittedError(
             f"the server at {address} doesn't admit this merchant's key: it isn't enrolled "
@@ -123,16 +129,16 @@ def _code(response: httpx.Response) -> int | None:
     return None
 
 
-def _certificate_fault(said: str) -> str:
-    """Describe the fault of a certificate from OpenSSL's error text."""
+def _certificate_fault(said: str) -> tuple[ConnectionFault, str]:
+    """Name and describe the fault of a certificate from OpenSSL's error text."""
     if "expired" in said or "not yet valid" in said:
-        return (
+        return "clock", (
             "isn't valid at the time of this machine's clock: set the clock if it is wrong, or else ask the "
             "operator for a new certificate"
         )
     if "mismatch" in said:
-        return "is for another address than the join file's: ask the operator"
-    return (
+        return "certificate", "is for another address than the join file's: ask the operator"
+    return "certificate", (
         "is not from the authority in the join file: somebody may be in between, as a virus scanner or a "
         "company's network is that reads along, or the server has a new one"
     )

@@ -275,8 +275,8 @@ def test_a_lost_connection_and_a_spent_budget_have_words_in_both_languages(page:
     def change(route: Route) -> None:
         found = route.fetch()
         budget = found.json()["budget"] | {"spent": 10.0, "left": 0.0}
-        reason = "the server at a.example:1 can't be reached through the proxy http://p:1 of HTTPS_PROXY (x)"
-        changes = {"running": True, "connected": False, "connection_reason": reason, "budget": budget}
+        away = {"connected": False, "connection_reason": "told in English", "connection_fault": "proxy"}
+        changes = {"running": True, "budget": budget} | away
         route.fulfill(response=found, json=found.json() | changes)
 
     page.route("**/status.json", change)

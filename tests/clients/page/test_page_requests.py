@@ -7,12 +7,14 @@ import hashlib
 import io
 import json
 import logging
+import re
 import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
@@ -32,7 +34,7 @@ from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.status import read_status
 from fedrec.clients.status_types import MerchantStatus
 from fedrec.clients.store import MerchantStore
-from fedrec.errors import RefusedError, ServiceError
+from fedrec.errors import ConnectionFault, RefusedError, ServiceError
 from fedrec.vision.datasets import decode, digest_of
 from tests.support.shop_home import ShopHome
 
@@ -140,9 +142,19 @@ def test_status_is_what_the_terminal_says_and_reading_writes_nothing(
     ]
     assert [each["bytes_sent"] for each in told["history"]] == [1_000_000, 1_000_000]
     assert [each["standing"] for each in told["refusals"]] == [False, True]
+    assert [(each["cause"], each["rule"]) for each in told["refusals"]] == [
+        ("pause", None),
+        ("rule", "largest_steps"),
+    ]
     client.get("/photos.json")
     client.get("/photos/1/0")
     assert everything() == before
+
+
+def test_the_page_has_words_for_each_fault_of_a_connection_in_both_languages(client: TestClient) -> None:
+    texts = client.get("/texts.js").text
+    for fault in get_args(ConnectionFault):
+        assert len(re.findall(rf"^ +{fault}: ", texts, re.MULTILINE)) == 2, fault
 
 
 def test_the_status_follows_a_change_at_once(client: TestClient, made: ShopHome) -> None:

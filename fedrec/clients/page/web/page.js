@@ -6,8 +6,6 @@ import {
 import { TEXTS } from "/texts.js";
 
 const EVERY = 3000, PHOTOS_EVERY = 15000;
-const PAUSED = "the merchant has paused: it takes part in no new round until it resumes";
-const UNUSABLE = "the merchant's policy can't be used; its own log says why";
 const state = {
   language: "en", status: null, photos: null, chosen: null, shown: {}, failed: null, told: null, trying: null,
   tried: null, timer: null, photosAt: 0, forgetting: null,
@@ -72,12 +70,6 @@ function part(name, shown, build) {
   build();
 }
 
-// What a merchant is told of its connection is English; the kind of it has words in each language.
-const REASONS = [
-  ["admit", /doesn't admit/], ["clock", /clock/], ["certificate", /certificate/], ["password", /wants a user name and a password/],
-  ["proxy", / proxy /], ["busy", /is busy/], ["away", /can't be reached/],
-];
-
 function showNow(status) {
   const told = texts();
   const starting = status.running && !status.connected && ["loading", "photos", "features"].includes(status.doing?.doing);
@@ -92,7 +84,7 @@ function showNow(status) {
     !status.running && status.connection_at && told.since(time(status.connection_at)),
     !status.running && status.server !== null && told.stoppedHelp,
     status.server === null ? told.noServer : status.connected && told.connectedTo(status.server, time(status.connection_at)),
-    lonely && told.reasons[REASONS.find(([, sign]) => sign.test(lonely))?.[0]],
+    lonely && told.connectionFaults[status.connection_fault],
     lonely && text("li", lonely, { lang: "en", className: "quiet" }),
     status.server !== null && (next ? told.next(next.number, next.rounds) + pace : status.training ? told.noNext : told.noTraining),
     status.resumed && told.resumed(time(status.resumed)),
@@ -119,11 +111,11 @@ function showDoing(status) {
 
 function explained(refusal) {
   const told = texts();
-  if (refusal.reason === PAUSED) return [text("h3", told.refusedPaused)];
-  if (refusal.reason === UNUSABLE) return [text("h3", told.refusedPolicy)];
-  const rule = /^policy '(\w+)': (.*)$/s.exec(refusal.reason);
-  if (rule && rule[1] in told.rules) {
-    return [text("h3", told.rules[rule[1]]), text("p", `${told.ruleName(rule[1])}: ${rule[2]}`, { className: "quiet" })];
+  if (refusal.cause === "pause") return [text("h3", told.refusedPaused)];
+  if (refusal.cause === "unusable_policy") return [text("h3", told.refusedPolicy)];
+  if (Object.hasOwn(told.rules, refusal.rule)) {
+    const detail = refusal.reason.slice(refusal.reason.indexOf(": ") + 2);
+    return [text("h3", told.rules[refusal.rule]), text("p", `${told.ruleName(refusal.rule)}: ${detail}`, { className: "quiet" })];
   }
   return [text("h3", told.refusedOther), text("p", refusal.reason, { lang: "en" })];
 }
@@ -145,7 +137,7 @@ function refusalItem(refusal) {
     parts.push(text("p", told.planOf(plan.model, plan.rounds, plan.merchants)));
     if (plan.site_figures) parts.push(text("p", told.planFigures));
     parts.push(text("p", told.wouldCost(epsilon(plan.epsilon), told.words[plan.word])));
-    if (refusal.reason.includes("'lifetime_epsilon'") && plan.cap_needed !== null) parts.push(text("p", told.wouldNeed(epsilon(plan.cap_needed))));
+    if (refusal.rule === "lifetime_epsilon" && plan.cap_needed !== null) parts.push(text("p", told.wouldNeed(epsilon(plan.cap_needed))));
   }
   parts.push(text("p", told.refusedAt(time(refusal.at), refusal.times), { className: "quiet" }));
   return make("li", {}, ...parts);
