@@ -21,7 +21,7 @@ from fedrec.server.report.epsilons import epsilon_after
 from fedrec.server.report.figures_json import foreseen_figures
 from fedrec.server.report.report_json import rate_plan
 from fedrec.server.server_home import ServerHome
-from fedrec.server.trainings import all_trainings
+from fedrec.server.trainings import readable_trainings
 from fedrec.simulations.plan_trial import Trial, cost_of_rounds
 
 SCHEMA: Final = "fedrec.plan-explanation/1"
@@ -75,12 +75,14 @@ def explain(plan: TrainingPlan, task: Task, home: ServerHome) -> dict[str, Any]:
 def _absences(plan: TrainingPlan) -> dict[str, Any]:
     members = len(plan.committee)
     spare = plan.cohort - plan.min_contributors
-    # One member holds the key where there is no threshold.
+    # One merchant holds the key where there is no threshold.
+    holder = plan.committee[0] if plan.trust.opened_by == "holder" else None
     spare_members = members - plan.threshold if plan.corrupt_members else 0
     return {
         "merchants": plan.cohort,
         "contributors_needed": plan.min_contributors,
         "merchants_that_may_be_absent": spare,
+        "key_holder": holder,
         "committee": members,
         "answers_needed": plan.threshold,
         "members_that_may_be_absent": spare_members,
@@ -154,8 +156,7 @@ def _policies(plan: TrainingPlan, derived: Derived, home: ServerHome) -> list[di
 def _known_charges(home: ServerHome) -> dict[str, tuple[TrainingPlan, dict[str, int]]]:
     """Return how many rounds of each earlier training every merchant has a receipt of, by number."""
     found = {}
-    for training in all_trainings(home.trainings):
-        earlier = training.plan()
+    for training, _, earlier in readable_trainings(home.trainings):
         rounds = rounds_with_receipt(home.receipts, training_id=earlier.training_id)
         if rounds and earlier.privacy_mode.private:
             found[training.number] = (earlier, rounds)
@@ -237,7 +238,9 @@ def _cost_lines(told: Mapping[str, Any]) -> Iterator[str]:
     cost, rounds = told["cost"], told["rounds"]
     parts = {
         "a merchant's step": cost["seconds_step"],
-        "a member's answer": cost["seconds_answer"],
+        "a member's answer" if told["absences"]["key_holder"] is None else "an opening": cost[
+            "seconds_answer"
+        ],
         "the server": cost["seconds_server"],
         "messages over TLS": cost["seconds_exchanges"],
     }
@@ -261,8 +264,10 @@ def _cost_lines(told: Mapping[str, Any]) -> Iterator[str]:
         f"{number_format.size(rounds * cost['merchant_bytes_down'])}"
     )
     if cost["member_bytes_down"]:
+        holder = told["absences"]["key_holder"]
+        who = "a member of the committee" if holder is None else f"{holder}, which holds the key,"
         yield (
-            f"            a member of the committee sends {number_format.size(cost['member_bytes_up'])} a "
+            f"            {who} sends {number_format.size(cost['member_bytes_up'])} a "
             f"round and receives {number_format.size(cost['member_bytes_down'])} beside that"
         )
     yield (
@@ -276,7 +281,9 @@ def _absence_lines(absences: Mapping[str, Any]) -> Iterator[str]:
     text = (
         f"absent      {spare or 'none'} of {counted(absences['merchants'], 'merchant')} may be, in any round"
     )
-    if absences["answers_needed"]:
+    if absences["key_holder"] is not None:
+        text += f"; {absences['key_holder']}, which holds the key, must be there at every opening"
+    elif absences["answers_needed"]:
         members = absences["members_that_may_be_absent"]
         text += (
             f"; {members or 'none'} of the {absences['committee']} members of the committee, at an opening"

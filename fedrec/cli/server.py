@@ -30,8 +30,9 @@ from fedrec.protocol.enrolment import Enrolment, JoinFile, grouped, read_file
 from fedrec.protocol.plan import MAX_WINDOW
 from fedrec.protocol.roster_statements import SignedVouch
 from fedrec.protocol.tls import Certificates
+from fedrec.server.live_state import announce_start, read_live
 from fedrec.server.server_home import JOIN_FILE, ServerHome
-from fedrec.server.trainings import Training, all_trainings, find_training
+from fedrec.server.trainings import Training, find_training, readable_trainings
 from fedrec.server.window.campaign_files import delete_cancelled
 
 if TYPE_CHECKING:
@@ -137,9 +138,9 @@ def _print_roster(home: ServerHome) -> None:
         )
     outdated = [
         training.number
-        for training in all_trainings(home.trainings)
-        if training.status()[0] not in ("done", "cancelled")
-        and (training.plan().roster, training.plan().witnesses) != (home.roster(), home.witnesses())
+        for training, status, plan in readable_trainings(home.trainings)
+        if status not in ("done", "cancelled")
+        and (plan.roster, plan.witnesses) != (home.roster(), home.witnesses())
     ]
     if outdated:
         say(
@@ -200,8 +201,8 @@ def _queue(training: Training, opened: ServerHome) -> Iterator[str]:
     """Say which other trainings are filed or run: each of them charges the merchants."""
     waiting = [
         other.number
-        for other in all_trainings(opened.trainings)
-        if other.number != training.number and other.status()[0] in ("filed", "running")
+        for other, status, _ in readable_trainings(opened.trainings)
+        if other.number != training.number and status in ("filed", "running")
     ]
     if waiting:
         yield (
@@ -273,6 +274,8 @@ def start(given: StartOptions) -> None:
     if not math.isfinite(given.patience):
         raise ConfigError(f"--patience {given.patience} must be a finite number")
     keep_flower_files(opened.folder)
+    # What follows loads for seconds.
+    announce_start(opened.folder)
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
     from fedrec.server.service import Service
@@ -298,7 +301,6 @@ def status(
 ) -> None:
     """Show who is connected, what is waited for, and all trainings: rounds, accuracy, epsilon, time left."""
     from fedrec.cli.server_status import status_lines
-    from fedrec.server.live_state import read_live
     from fedrec.server.status_document import server_status
 
     opened = ServerHome.open(home)

@@ -39,6 +39,8 @@ def status_lines(status: Mapping[str, Any], *, fingerprint: str | None, folder: 
     others = [
         training for training in status["trainings"] if shown is None or training["number"] != shown["number"]
     ]
+    for damaged in status["damaged"]:
+        yield f"training    {damaged['number']} can't be read: {damaged['reason']}"
     if len(others) > _EARLIER:
         yield f"trainings   {len(others) - _EARLIER} more before these; all are in {folder}"
     for training in others[-_EARLIER:]:
@@ -48,6 +50,8 @@ def status_lines(status: Mapping[str, Any], *, fingerprint: str | None, folder: 
 
 
 def _server(status: Mapping[str, Any]) -> str:
+    if status["starting"]:
+        return f"is starting, since {moment(status['started'])}"
     if not status["running"]:
         stopped = status["stopped"]
         return (

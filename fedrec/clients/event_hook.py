@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import queue
+import shutil
 import subprocess
 import threading
 import time
@@ -66,6 +67,23 @@ class HookCommand:
 
     arguments: tuple[str, ...]
     seconds: float
+
+
+def find_program(command: HookCommand, *, folder: Path) -> Path | None:
+    """Find the program of a command as its start will.
+
+    Args:
+        command: the command.
+        folder: folder that it is run in.
+
+    Returns:
+        The program; None if there is none, or it can't be run.
+    """
+    name = command.arguments[0]
+    # A name with a separator is a path, from the folder; another one is looked for on PATH.
+    named = str(folder / name) if Path(name).name != name else name
+    found = shutil.which(named, path=os.environ.get("PATH", os.defpath))
+    return None if found is None else Path(found)
 
 
 class EventHook:

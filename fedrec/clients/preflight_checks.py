@@ -16,6 +16,7 @@ from fedrec._internal.suggestions import alike
 from fedrec._internal.text import counted
 from fedrec._internal.text import listed as shorten
 from fedrec.clients.approvals_file import read_approvals
+from fedrec.clients.event_hook import find_program
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.record_tags import RecordTags
@@ -92,6 +93,7 @@ def run_checks(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
         ("ledger", checks.ledger),
         ("changes", checks.changes),
         ("budget", checks.budget),
+        ("on_event", checks.event_command),
     ]
     if not offline:
         steps += [("proxy", checks.proxy), ("clock", checks.clock), ("server", checks.server)]
@@ -303,6 +305,18 @@ class _Checks:
             )
         left = number_format.epsilon_left(budget.left)
         return f"epsilon {left} left of {budget.cap:g}, at delta {number_format.delta(budget.delta)}"
+
+    def event_command(self) -> str:
+        command = self._policy().hook
+        if command is None:
+            return "no command is run for events: policy 'on_event' would name one"
+        program = find_program(command, folder=self._home.folder)
+        if program is None:
+            raise ConfigError(
+                f"policy 'on_event': {shown(command.arguments[0])} isn't a program that can be run from "
+                f"{self._home.folder}: give its full path, and make it executable"
+            )
+        return f"{program} is run when a training starts, ends, or needs a decision"
 
     def proxy(self) -> str:
         from fedrec.flower.proxies import proxy_for

@@ -15,6 +15,8 @@ FRESH_SECONDS: Final = 30.0
 """A file that is older was left by a process that ended without a word."""
 WRITE_SECONDS: Final = 10.0
 """How often the file is written where nothing has changed but when merchants were last heard of."""
+STARTING_SECONDS: Final = 120.0
+"""A process that hasn't said more for longer ended while it was loading."""
 _MOST_BYTES = 2**24
 
 
@@ -63,6 +65,7 @@ class LiveState(_Live):
         time: when this was written.
         started: when the process started.
         running: False once it has stopped in good order.
+        starting: the process is still loading, and knows nothing of its merchants.
         connections: the merchants' connections, by name.
         training: number of the training that is run, or was run last.
         in_flight: the round that is under way.
@@ -75,6 +78,7 @@ class LiveState(_Live):
     time: datetime
     started: datetime
     running: bool = True
+    starting: bool = False
     connections: dict[str, Connection] = Field(default_factory=dict)
     training: str | None = None
     in_flight: int | None = None
@@ -86,7 +90,16 @@ class LiveState(_Live):
     @property
     def is_fresh(self) -> bool:
         """Whether the process that wrote it still runs, as far as its age tells."""
-        return self.running and abs((datetime.now(UTC) - self.time).total_seconds()) < FRESH_SECONDS
+        return self.running and self._age < FRESH_SECONDS
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether the process that wrote it is still loading, as far as its age tells."""
+        return self.running and self.starting and self._age < STARTING_SECONDS
+
+    @property
+    def _age(self) -> float:
+        return abs((datetime.now(UTC) - self.time).total_seconds())
 
     def same_but_for_times(self, other: LiveState | None) -> bool:
         """Test whether another state differs in nothing but how recent it is.
@@ -121,3 +134,17 @@ def read_live(folder: Path) -> LiveState | None:
     except (OSError, ValueError):
         # A status is shown all the same: the files of the trainings say the rest.
         return None
+
+
+def announce_start(folder: Path) -> None:
+    """Write into a server's folder that its process is loading; a server that runs there is left alone.
+
+    Args:
+        folder: the server's folder.
+    """
+    earlier, now = read_live(folder), datetime.now(UTC)
+    if earlier is not None and earlier.is_fresh:
+        return
+    # When merchants were last heard of is kept.
+    kept = {} if earlier is None else earlier.connections
+    LiveState(time=now, started=now, starting=True, connections=kept).write(folder)

@@ -117,11 +117,15 @@ class BundleOffers:
 
     def _training(self, training_id: str) -> Training | None:
         for training in all_trainings(self._home.trainings):
-            if training.status()[0] != "done":
-                continue
             known = self._ids.get(training.folder)
-            if known is None:
-                known = self._ids[training.folder] = training.plan().training_id
+            try:
+                if training.status()[0] != "done":
+                    continue
+                if known is None:
+                    known = self._ids[training.folder] = training.plan().training_id
+            except ServiceError:
+                # A damaged one takes no other's model from its merchants.
+                continue
             if known == training_id:
                 return training
         return None

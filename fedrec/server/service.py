@@ -157,7 +157,16 @@ class Service:
 
     def _waiting(self) -> Iterator[Training]:
         for training in all_trainings(self._home.trainings):
-            if training.status()[0] in ("filed", "running"):
+            topic = f"status of {training.number}"
+            try:
+                waits = training.status()[0] in ("filed", "running")
+            except FedrecError as error:
+                # The others are run all the same.
+                text = f"training {training.number} is passed over: {error}"
+                self._deduplicated.write(topic, text, level=logging.ERROR)
+                continue
+            self._deduplicated.end(topic)
+            if waits:
                 yield training
 
     def _watch_roster(self) -> None:
@@ -223,18 +232,18 @@ class Service:
 
     def _train(self, training: Training, there: Names) -> bool:
         """Run one training to its end, over new Flower runs if one fails; return whether it could begin."""
-        run = TrainingRun(
-            home=self._home,
-            training=training,
-            stop=self._stop,
-            names=self._nodes,
-            follow=self.observer.follow,
-            timeout=self._timeout,
-            most_lost=self._most_lost,
-            patience=self._patience,
-        )
-        attempt, reached = 0, run.reserved
         try:
+            run = TrainingRun(
+                home=self._home,
+                training=training,
+                stop=self._stop,
+                names=self._nodes,
+                follow=self.observer.follow,
+                timeout=self._timeout,
+                most_lost=self._most_lost,
+                patience=self._patience,
+            )
+            attempt, reached = 0, run.reserved
             while not self._stop.is_set() and not training.is_cancelled():
                 if run.reserved > reached:
                     attempt, reached = 0, run.reserved

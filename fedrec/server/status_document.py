@@ -10,12 +10,14 @@ from typing import Any
 
 from fedrec._internal.files import file_stamp
 from fedrec._internal.moments import iso_text, now_text
+from fedrec.errors import FedrecError
 from fedrec.privacy.audit import claims
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.live_state import AwaitedReplies, Connection, LiveState
 from fedrec.server.plan_epsilons import epsilon_if_broken, epsilon_planned, epsilons_by_round
+from fedrec.server.round_records import place_in_round
 from fedrec.server.server_home import ServerHome
-from fedrec.server.trainings import CANCELLED, STATE, Training, all_trainings
+from fedrec.server.trainings import CANCELLED, STATE, Status, Training, all_trainings
 from fedrec.server.window.campaign_files import CampaignProgress, shown_progress
 
 SCHEMA = "fedrec.status/1"
@@ -38,21 +40,22 @@ def server_status(home: ServerHome, live: LiveState | None) -> dict[str, Any]:
         The status.
     """
     now = now_text()
-    trainings = list(all_trainings(home.trainings))
-    statuses = {training.number: training.status()[0] for training in trainings}
-    shown = next((t for t in trainings if statuses[t.number] == "running"), None)
+    statuses, summaries, damaged = _read(list(all_trainings(home.trainings)))
+    trainings = list(statuses)
+    shown = next((t for t in trainings if statuses[t] == "running"), None)
     # Next choices: one that was tried and waits for merchants, then the last one that ran.
-    shown = shown or next((t for t in trainings if statuses[t.number] == "filed" and t.status()[1]), None)
-    shown = shown or next((t for t in reversed(trainings) if statuses[t.number] != "filed"), None)
+    shown = shown or next((t for t in trainings if statuses[t] == "filed" and t.status()[1]), None)
+    shown = shown or next((t for t in reversed(trainings) if statuses[t] != "filed"), None)
     enrolled: list[str] = [peer.name for peer in home.roster()]
     witnesses: list[str] = [peer.name for peer in home.witnesses()]
-    running = live is not None and live.is_fresh
+    running = live is not None and live.is_fresh and not live.starting
     training = None if shown is None else _training(shown, live if running else None)
     return {
         "schema": SCHEMA,
         "time": now,
         "running": running,
-        "started": iso_text(live.started) if live is not None and running else None,
+        "starting": live is not None and live.is_starting,
+        "started": iso_text(live.started) if live is not None and (running or live.is_starting) else None,
         "stopped": iso_text(live.time) if live is not None and not running else None,
         "enrolled": enrolled,
         "witnesses": witnesses,
@@ -67,8 +70,32 @@ def server_status(home: ServerHome, live: LiveState | None) -> dict[str, Any]:
             "last": [] if live is None else [refused.model_dump() for refused in live.last_turned_away],
         },
         "training": training,
-        "trainings": [_summary(training) for training in trainings[-_EARLIER:]],
+        "trainings": summaries,
+        "damaged": damaged,
     }
+
+
+def _read(
+    trainings: Sequence[Training],
+) -> tuple[dict[Training, Status], list[dict[str, Any]], list[dict[str, str]]]:
+    """Read all trainings, of which a damaged one hides no other.
+
+    Returns:
+        The states of those that can be read, the last ones' summaries, and the others with what is wrong.
+    """
+    statuses: dict[Training, Status] = {}
+    summaries: list[dict[str, Any]] = []
+    damaged: list[dict[str, str]] = []
+    for place, training in enumerate(trainings):
+        try:
+            status = training.status()[0]
+            # What is shown at length may be an old one that waits still.
+            if status in ("filed", "running") or place >= len(trainings) - _EARLIER:
+                summaries.append(_summary(training))
+            statuses[training] = status
+        except (FedrecError, OSError) as error:
+            damaged.append({"number": training.number, "reason": str(error)})
+    return statuses, summaries[-_EARLIER:], damaged
 
 
 def _in_order(enrolled: Sequence[str], cohort: Sequence[str]) -> list[str]:
@@ -188,7 +215,13 @@ def _waiting_for(training: Training, live: LiveState | None) -> dict[str, Any] |
     absent = [name for name in names if not live.connections.get(name, Connection()).connected]
     if absent:
         return {"what": "merchants to connect", "merchants": absent, "since": since}
-    refused = [name for name in training.refusals() if name in names]
+    refusals = training.refusals()
+    refused = [name for name in names if name in refusals]
+    if state == "running" and not refused:
+        rounds = training.rounds()
+        last = rounds[-1].record.round if rounds else 0
+        refused = [name for name in names if place_in_round(last, name) in refusals]
+        return {"what": f"merchants to accept round {last + 1}", "merchants": refused, "since": since}
     return {"what": "merchants to accept the plan", "merchants": refused, "since": since}
 
 
@@ -208,7 +241,9 @@ def _campaign_absent(progress: CampaignProgress) -> list[str]:
 
 def _summary(training: Training) -> dict[str, Any]:
     """Describe a training in a line; what has been read of its files is kept while they stay the same."""
-    stamps = tuple(file_stamp(training.folder / name) for name in (CANCELLED, STATE, "rounds.jsonl"))
+    stamps = tuple(
+        file_stamp(training.folder / name) for name in (CANCELLED, STATE, "plan.json", "rounds.jsonl")
+    )
     return _read_summary(training, stamps)
 
 

@@ -44,13 +44,14 @@ def status_blocks(status: Mapping[str, Any]) -> tuple[Block, ...]:
         f"{moment(status['started'])}"
     )
     merchants = Section("Merchants", (_merchants(status),))
-    refusals = _refusals(status)
+    refusals, damaged = _refusals(status), _damaged(status)
     if training is None:
         tiles = Figures((_connected(status), Figure("Training", "none", "nothing has been run yet")))
-        return Paragraph(standing, "note"), tiles, merchants, *refusals
+        return *damaged, Paragraph(standing, "note"), tiles, merchants, *refusals
     plots = [*([_accuracy(training)] if training["accuracy"] is not None else ()), _epsilon(training)]
     return (
         *_alarms(training["alarms"]),
+        *damaged,
         Paragraph(standing, "note"),
         *_waits(status),
         Figures(_tiles(status, training)),
@@ -74,6 +75,13 @@ def _waits(status: Mapping[str, Any]) -> tuple[Block, ...]:
 
 def _alarms(reasons: Sequence[str]) -> tuple[Block, ...]:
     return (Alert(tuple(reasons), label="NOT PRIVATE"),) if reasons else ()
+
+
+def _damaged(status: Mapping[str, Any]) -> tuple[Block, ...]:
+    lines = tuple(
+        f"Training {damaged['number']} can't be read: {damaged['reason']}" for damaged in status["damaged"]
+    )
+    return (Alert(lines, tone="bad"),) if lines else ()
 
 
 def _connected(status: Mapping[str, Any]) -> Figure:

@@ -69,6 +69,7 @@ class TrainingRun:
     def __post_init__(self) -> None:
         self._plan = self.training.plan()
         self._checkpoint = Checkpoint(self.training.folder / "server", training_id=self._plan.training_id)
+        self._logged = 0
 
     @property
     def reserved(self) -> int:
@@ -126,9 +127,9 @@ class TrainingRun:
         seconds = 0.0
         if lost:
             seconds = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(lost - 1, _MOST_DOUBLINGS))
-            _log.warning(
-                "training %s: too many refused; the next round waits %d s", self.training.number, seconds
-            )
+            told = f"too many refused; the next round waits {seconds:.0f} s"
+            _log.warning("training %s: %s", self.training.number, told)
+            self.training.set_status("running", told)
         until = time.monotonic() + seconds
         while not (self.stop.is_set() or self.training.is_cancelled()):
             if time.monotonic() >= until:
@@ -151,6 +152,10 @@ class TrainingRun:
     def _log_round(self, outcome: RoundOutcome) -> None:
         line = outcome.line
         record = line.record
+        # A run that begins anew tells the last round of the one before it once more.
+        if record.round <= self._logged:
+            return
+        self._logged = record.round
         _log.info(
             "training %s, round %d of %d: %s, %d contributors%s%s",
             self.training.number,

@@ -231,6 +231,17 @@ def all_trainings(folder: Path) -> Iterator[Training]:
             yield Training(path)
 
 
+def readable_trainings(folder: Path) -> Iterator[tuple[Training, Status, TrainingPlan]]:
+    """Yield the trainings whose state and plan can be read, with both; the oldest first."""
+    for training in all_trainings(folder):
+        try:
+            status, plan = training.status()[0], training.plan()
+        except ServiceError:
+            # 'fedrec server status' names it.
+            continue
+        yield training, status, plan
+
+
 def training_folders(folder: Path) -> list[Path]:
     """Return the folders of trainings sorted by number, including any that are incomplete."""
     return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))

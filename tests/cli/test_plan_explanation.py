@@ -176,3 +176,26 @@ def test_what_merchants_paid_before_counts_against_their_default_cap(
     assert refusal_by_defaults(again, derive(again)) is None
     assert len(refusals_by_defaults(again, derive(again), earlier=charges)) == 1
     assert refusals_by_defaults(again, derive(again), earlier=charges[:1]) == ()
+
+
+def test_where_one_merchant_holds_the_key_nothing_speaks_of_a_committee(
+    home: ServerHome, without_trial: None
+) -> None:
+    options = TrainingFile.model_validate(
+        {
+            "model": "cnn-tanh",
+            "classes": ["a", "b"],
+            "image_size": 16,
+            "rounds": 6,
+            "sample_rate": 0.5,
+            "epsilon": 4.0,
+            "delta": 1e-5,
+            "secure_aggregation": "ckks",
+        }
+    )
+    enrolled = Enrolled(home.identity().public.hex(), home.roster(), home.sizes(options.unit), ())
+    told = explain(*make_plan(home.trainings, options, enrolled), home)
+    holder = told["absences"]["key_holder"]
+    lines = "\n".join(explanation_lines(told))
+    assert holder in NAMES and f"{holder}, which holds the key, must be there at every opening" in lines
+    assert "member" not in lines and "committee" not in lines

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedrec.clients.activity import ActivityLog, read_activity
-from fedrec.clients.event_hook import Event, EventHook, HookCommand, run_command
+from fedrec.clients.event_hook import Event, EventHook, HookCommand, find_program, run_command
 from fedrec.clients.event_limit import MOST_AN_HOUR
 from fedrec.clients.event_watch import EventWatch
 from fedrec.clients.photo_counts import PhotoCounts
@@ -71,6 +71,32 @@ def test_a_command_that_hangs_fails_or_is_missing_stops_nothing(
         hook.emit(EVENT)
         hook.close()
         assert told in caplog.messages[-1]
+
+
+def test_a_program_is_found_where_its_start_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    for name, mode in (("tell.sh", 0o755), ("plain.sh", 0o644), ("bin/ring", 0o755)):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 0\n")
+        (tmp_path / name).chmod(mode)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for name, runs in {
+        "ring": True,
+        "./tell.sh": True,
+        "bin/ring": True,
+        str(tmp_path / "tell.sh"): True,
+        "tell.sh": False,
+        "./plain.sh": False,
+        "./none": False,
+        "bin": False,
+    }.items():
+        command = HookCommand((name,), 30.0)
+        assert (find_program(command, folder=tmp_path) is not None) is runs, name
+        try:
+            run_command(command, EVENT, folder=tmp_path)
+        except OSError:
+            assert not runs, name
+        else:
+            assert runs, name
 
 
 def test_a_daemon_waits_for_no_command(

@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 import sys
+import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,13 +28,15 @@ from fedrec.flower.node_activation import DEACTIVATE
 from fedrec.protocol.bundle_offer import MODELS
 from fedrec.protocol.messages import CloseRequest, JoinReply
 from fedrec.protocol.transport import pack
-from fedrec.server.live_state import LIVE_FILE, Connection, LiveState, read_live
+from fedrec.server.live_state import LIVE_FILE, Connection, LiveState, announce_start, read_live
 from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.presence import AWAY_SECONDS, Presence
 from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_document import seconds_left, server_status
 from fedrec.server.status_endpoint import ServerObserver
+from fedrec.server.status_page import status_blocks
+from fedrec.server.training_run import TrainingRun, _StoppedError
 from tests.support.callers import KEY, Call, admitted
 from tests.support.cohort import InProcessGrid
 from tests.support.daemons import public_pem
@@ -352,3 +355,64 @@ def test_the_time_left_is_the_median_of_recent_rounds_times_those_left() -> None
     rounds = [{"round": at, "seconds": 1000.0 if at < 5 else 2.0 + (at == 9) * 500} for at in range(1, 14)]
     assert seconds_left(plan, rounds) == 2.0 * 87
     assert seconds_left(plan, []) is None
+
+
+def test_a_damaged_training_is_named_and_hides_no_other(home: ServerHome) -> None:
+    trainings = [filed(home) for _ in range(4)]
+    for training in trainings[:3]:
+        training.set_status("done")
+    (trainings[0].folder / "plan.json").write_text("{")
+    (trainings[1].folder / "state.json").write_text('{"status": "melted"}')
+    write_rounds(trainings[3], round_line(1, contributors=3))
+    trainings[3].set_status("running")
+    live(training="0004", awaited=None).write(home.folder)
+    text, document = shown(home), json.loads(shown(home, "--json"))
+    assert [found["number"] for found in document["trainings"]] == ["0003", "0004"]
+    assert [found["number"] for found in document["damaged"]] == ["0001", "0002"]
+    assert "training    0001 can't be read: " in text and "training    0002 can't be read: " in text
+    assert "training    0003 done" in text and "training    0004 running" in text
+    assert "Training 0001 can" in str(status_blocks(document | {"started": document["time"]}))
+
+
+def test_a_server_that_is_loading_is_starting_and_forgets_nobody(home: ServerHome) -> None:
+    live(running=False).write(home.folder)
+    announce_start(home.folder)
+    text, document = shown(home), json.loads(shown(home, "--json"))
+    assert "server      is starting, since " in text and "doesn't run" not in text
+    assert (document["running"], document["starting"]) == (False, True)
+    assert "last seen" in next(line for line in text.splitlines() if line.startswith("  bert "))
+    announced = read_live(home.folder)
+    assert announced is not None
+    announced.model_copy(update={"time": datetime.now(UTC) - timedelta(minutes=3)}).write(home.folder)
+    assert "doesn't run" in shown(home)
+    # The state of a server that runs is its own.
+    running = live()
+    running.write(home.folder)
+    announce_start(home.folder)
+    assert read_live(home.folder) == running
+
+
+def test_a_pause_after_refusals_is_a_wait_for_those_who_refused(home: ServerHome) -> None:
+    training = filed(home)
+    write_rounds(training, round_line(1, contributors=3), round_line(2, contributors=1, opened=False))
+    training.keep_refusals({"round 2, bert": "policy 'max_rounds'", "round 1, cleo": "too late"})
+    training.set_status("running")
+    ended = threading.Event()
+    told: list[Any] = []
+    run = TrainingRun(
+        home=home, training=training, stop=ended, names=dict, follow=print, timeout=1.0, most_lost=1
+    )
+
+    def look() -> None:
+        told.append(training.status())
+        connected = {name: Connection(connected=True) for name in ("anna", "bert", "cleo")}
+        found = server_status(home, live(training="0001", awaited=None, connections=connected))
+        told.append((found["waiting_for"]["what"], found["waiting_for"]["merchants"]))
+        ended.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ended, "wait", lambda seconds: look())
+        with pytest.raises(_StoppedError):
+            run._before_round(2)
+    assert told[0] == ("running", "too many refused; the next round waits 20 s")
+    assert told[1] == ("merchants to accept round 3", ["bert"])
