@@ -191,7 +191,7 @@ def test_a_witness_checks_a_survivor_set_as_a_merchant_does(tmp_path: Path) -> N
     for attempt, boxes, reason in attempts:
         with pytest.raises((RefusedError, ProtocolError), match=reason):
             witness.unmask(attempt, boxes)
-    assert witness.openings.of_training(plan.training_id) == 0
+    assert not witness.openings.has(plan.training_id, 1)
     # Boxes of another member: its dealers are complained about, and nothing is opened.
     reply, sent = witness.unmask(request, requests["w1"][1])
     assert reply.complaints == tuple(s.commitment.merchant for s in request.survivors) and not sent

@@ -107,11 +107,6 @@ class Openings:
         )
         return found.fetchone() is not None
 
-    def of_training(self, training_id: str) -> int:
-        """Count the openings of a training."""
-        found = self._db.execute("SELECT count(*) FROM opening WHERE training_id = ?", (training_id,))
-        return int(found.fetchone()[0])
-
     def on_day(self, now: datetime) -> int:
         """Count the openings of all trainings since the start of the day of ``now``, in its time zone."""
         start = datetime.combine(now.date(), time(), tzinfo=now.tzinfo)

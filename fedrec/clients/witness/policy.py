@@ -75,19 +75,19 @@ class WitnessPolicy(PolicyFile):
         check_approved(plan, roster_fingerprint=self.roster_fingerprint, server_key=self.server_key)
         check_keeps_key(plan, days=self.training_expires_days)
 
-    def check_opening(self, *, of_training: int, today: int) -> None:
+    def check_opening(self, *, today: int) -> None:
         """Check that another sum may be opened now.
 
+        The sums of one training need no count: a round is opened once, and :meth:`check` bounds the rounds.
+
         Args:
-            of_training: number of openings of the training before this one.
             today: number of openings of all trainings since the start of the day, UTC.
 
         Raises:
-            RefusedError: a rule limits their number; the message names it.
+            RefusedError: the day's limit is reached.
         """
-        for rule, limit, done in (
-            ("largest_openings_per_training", self.largest_openings_per_training, of_training),
-            ("largest_openings_per_day", self.largest_openings_per_day, today),
-        ):
-            if limit is not None and done >= limit:
-                raise RefusedError(f"policy '{rule}': at most {limit} sums are opened", code="policy")
+        limit = self.largest_openings_per_day
+        if limit is not None and today >= limit:
+            raise RefusedError(
+                f"policy 'largest_openings_per_day': at most {limit} sums are opened", code="policy"
+            )

@@ -189,10 +189,7 @@ class Witness:
                 before.
         """
         now = self.now()
-        self.policy.check_opening(
-            of_training=self.openings.of_training(plan.training_id),
-            today=self.openings.on_day(now.astimezone(UTC)),
-        )
+        self.policy.check_opening(today=self.openings.on_day(now.astimezone(UTC)))
         self.openings.mark(plan.training_id, round_number, request_hash=request_hash, now=now)
 
     def answered_head(self, plan: TrainingPlan, round_number: int) -> None:
