@@ -6,9 +6,11 @@ doesn't count as a line; the next line overwrites it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +28,37 @@ _ABANDONED_SECONDS: Final = 86_400
 """No write takes as long: what is older is of a process that was killed."""
 _cleared: set[Path] = set()
 """Folders in which this process has looked for what killed processes left."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading that somebody else may have put there.
+
+    A pipe in its place would keep the reader waiting for ever, and a device would never end.
+
+    Args:
+        path: the file, or a link to one.
+
+    Returns:
+        The open file.
+
+    Raises:
+        IsADirectoryError: it is a folder.
+        OSError: it can't be opened, or is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | OPEN_FLAGS)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a whole file that somebody else may have put there; ``OSError`` as :func:`open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedrec._internal.files import write_atomically
+from fedrec._internal.files import open_regular, write_atomically
 from fedrec.errors import ConfigError
 
 _LARGEST = 1 << 26
@@ -42,9 +42,11 @@ def read_document(path: Path, *, schema: str, largest: int = _LARGEST) -> dict[s
         ConfigError: it can't be read, is too large, or is of another schema.
     """
     try:
-        if path.stat().st_size > largest:
+        with open_regular(path) as file:
+            data = file.read(largest + 1)
+        if len(data) > largest:
             raise ConfigError(f"{path} is too large: more than {largest:,} bytes")
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(data.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} can't be read ({error})") from None
     if not isinstance(found, dict) or found.get("schema") != schema:

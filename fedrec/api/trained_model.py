@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from fedrec._internal.files import read_regular
 from fedrec._internal.validation_messages import problem_text
 from fedrec.api.user_data import Labelled, read_pictures, read_test
 from fedrec.api.user_model import is_user_model, user_model_spec
@@ -91,7 +92,7 @@ def load_model(run: str | Path, *, model: Callable[[], nn.Module] | None = None)
     """
     folder = Path(run)
     try:
-        plan = TrainingPlan.model_validate_json((folder / "plan.json").read_bytes())
+        plan = TrainingPlan.model_validate_json(read_regular(folder / "plan.json"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} holds no trained model: {problem_text(error)}") from None
     if model is None and is_user_model(plan.model):

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from fedrec._internal.files import open_regular
 from fedrec.clients.status_types import Budget, NextRound, TrainingHistory
 from fedrec.clients.store_view import StoreView, readable_plan
 from fedrec.errors import DataError
@@ -110,7 +111,7 @@ def _accuracy(folder: Path) -> float | None:
     from fedrec.recognition.bundle.manifest import LARGEST_MANIFEST, MANIFEST, read_manifest
 
     try:
-        with (folder / MANIFEST).open("rb") as file:
+        with open_regular(folder / MANIFEST) as file:
             manifest = read_manifest(file.read(LARGEST_MANIFEST + 1), where=MANIFEST)
     except (OSError, DataError):
         return None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fedrec._internal.files import open_regular
 from fedrec.errors import DataError
 from fedrec.recognition.bundle.manifest import GRAPH, LARGEST_MANIFEST, MANIFEST, Manifest, read_manifest
 from fedrec.recognition.bundle.photo_inputs import prepared
@@ -128,12 +129,13 @@ def open_model(place: Path) -> RecognitionModel:
     """
     folder = bundle_folder(place)
     try:
-        with (folder / MANIFEST).open("rb") as file:
+        with open_regular(folder / MANIFEST) as file:
             manifest = read_manifest(file.read(LARGEST_MANIFEST + 1), where=f"{folder}/{MANIFEST}")
         path = folder / GRAPH
-        if path.stat().st_size != manifest.graph.bytes:
-            raise DataError(f"{path} hasn't the size that {MANIFEST} names: export the model again")
-        graph = path.read_bytes()
+        with open_regular(path) as file:
+            if path.stat().st_size != manifest.graph.bytes:
+                raise DataError(f"{path} hasn't the size that {MANIFEST} names: export the model again")
+            graph = file.read()
     except FileNotFoundError as error:
         what = f"has no {Path(error.filename).name}" if folder.is_dir() else "doesn't exist"
         raise DataError(

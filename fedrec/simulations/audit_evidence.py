@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fedrec._internal.files import read_regular
 from fedrec._internal.text import one_line
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.store import MerchantStore
@@ -49,7 +50,7 @@ def evidence_of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidenc
             f"{home}, and --client FOLDER for each merchant that gives you its folder"
         )
     try:
-        plan = _plan((run / "plan.json").read_bytes(), run / "plan.json")
+        plan = _plan(read_regular(run / "plan.json"), run / "plan.json")
         signer = ServerHome(run / "server").identity()
         rules, _ = _json_object(run / "policy.json")
         _, report = _json_object(run / "report.json")
@@ -167,10 +168,10 @@ def _plan(data: bytes, path: Path) -> TrainingPlan:
 
 def _json_object(path: Path) -> tuple[str, dict[str, Any]]:
     """Return a file's text and its values; ``ValueError`` if it is no JSON object."""
-    text = path.read_text("utf-8")
+    text = read_regular(path).decode("utf-8")
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} is no JSON object")

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import nn
 
+from fedrec._internal.files import open_regular
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
 from fedrec.vision.model_inputs import InputShape
@@ -53,7 +54,8 @@ def load_parameters(network: nn.Module, folder: Path) -> None:
     """
     path = folder / PARAMETERS
     try:
-        values = load_file(path)
+        with open_regular(path):
+            values = load_file(path)
     # safetensors raises different errors for different damage.
     except (OSError, SafetensorError, ValueError) as error:
         raise ConfigError(f"{path} can't be read as a trained model: {one_line(error)}") from None

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
+from fedrec._internal.files import read_regular
 from fedrec._internal.text import one_line
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError
@@ -67,15 +68,15 @@ def trained_source(folder: Path, *, spec: ModelSpec | None = None) -> Source:
         ConfigError: the folder holds no finished training, or its model isn't here as it was trained.
     """
     try:
-        plan = TrainingPlan.model_validate_json((folder / "plan.json").read_bytes())
-        report = json.loads((folder / REPORT).read_bytes())
+        plan = TrainingPlan.model_validate_json(read_regular(folder / "plan.json"))
+        report = json.loads(read_regular(folder / REPORT))
     except OSError as error:
         raise ConfigError(
             f"{folder} holds no finished training: {error.filename or folder}: {error.strerror}"
         ) from None
     except ValidationError as error:
         raise ConfigError(f"{folder}/plan.json is no plan: {problem_text(error)}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{folder}/{REPORT} is damaged: {one_line(error)}") from None
     made = spec or model_registry.get_exact(plan.model, plan.model_code)
     shape = InputShape(plan.channels, plan.image_size)

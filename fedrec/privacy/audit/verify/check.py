@@ -75,6 +75,8 @@ def verify(path: Path, *, anchors: Anchors | None = None) -> Outcome:
 def _read(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise UnusableError(f"{path} is a folder: name the bundle in it, {path / 'audit.json'}")
+    if path.exists() and not path.is_file():
+        raise UnusableError(f"{path} can't be read: it is no regular file")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UnusableError(f"{path} is larger than {MAX_BYTES} bytes")
