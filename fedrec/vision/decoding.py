@@ -2,17 +2,20 @@
 
 What becomes of a photo depends on that photo alone. Photos of more than ``MAX_PIXELS`` pixels are reduced
 while they are decoded, or in strips afterwards where their format can't be decoded at a smaller size. A photo
-that takes more than ``LARGE_BYTES`` is decoded alone, in at most about ``MOST_BYTES`` of memory; what needs
+that takes more than ``LARGE_BYTES`` is decoded alone, in at most about ``most_bytes()`` of memory; what needs
 more, or more time than photos do, is refused before it is decoded.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import psutil
 from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 
@@ -23,13 +26,16 @@ from fedrec.vision.decoding_costs import bytes_needed, check_time
 from fedrec.vision.photo_signatures import HEAD_BYTES, format_of
 from fedrec.vision.structure.reading import read_structure
 from fedrec.vision.structure.tiff_directory import check_exif
+from fedrec.vision.unpacked_pixels import unpack
 
 MAX_PIXELS: Final = 64_000_000
 """Photos with more pixels than this are reduced, to at most half as many."""
 MOST_PIXELS: Final = 1 << 29
 """Photos with more pixels than this are refused whatever their format: even skipping pixels takes time."""
-MOST_BYTES: Final = 1 << 30
-"""Photos that take more memory to decode are refused: a small file can unpack to gigabytes."""
+LEAST_LIMIT: Final = 1 << 30
+MOST_LIMIT: Final = 5 << 29
+"""Bounds of the memory that one photo may take: a small file can unpack to gigabytes. The upper one is enough
+for 200 million pixels of any format."""
 LARGE_BYTES: Final = 1 << 28
 """Of photos that take more memory, one is decoded at a time."""
 
@@ -49,6 +55,12 @@ _TURNS: Final = {
 """What shows a picture upright, by its EXIF orientation."""
 
 _one_large_photo = threading.Lock()
+
+
+@cache
+def most_bytes() -> int:
+    """Return the memory in bytes that one photo may take: a third of the machine's, within the bounds."""
+    return min(MOST_LIMIT, max(LEAST_LIMIT, psutil.virtual_memory().total // 3))
 
 
 def decode(
@@ -109,12 +121,12 @@ def decode(
             if pixels <= MAX_PIXELS:
                 # The converted picture is held beside the decoded one.
                 needed += 4 * opened.width * opened.height
-            if needed > MOST_BYTES:
-                millions = pixels * MOST_BYTES // needed // 1_000_000
+            if needed > most_bytes():
+                millions = pixels * most_bytes() // needed // 1_000_000
                 raise DataError(
                     f"{size[0]} x {size[1]} pixels of this kind of {kind} take {needed >> 20} MiB to decode, "
-                    f"over the limit of {MOST_BYTES >> 20} ({millions} million pixels): save it smaller, "
-                    "or as a plain JPEG"
+                    f"over the limit of {most_bytes() >> 20} on this machine ({millions} million pixels): "
+                    "save it smaller, or as a plain JPEG"
                 )
             if pixels > MAX_PIXELS or needed > LARGE_BYTES:
                 stack.enter_context(_one_large_photo)
@@ -135,16 +147,28 @@ def _choose_size(opened: ImageFile, *, least_side: int | None) -> None:
 
 
 def _decoded(opened: ImageFile, kind: str, *, full_size: tuple[int, int]) -> Image.Image:
+    factor = _factor(full_size[0] * full_size[1])
+    if opened.width * opened.height > _STRIP_PIXELS:
+        unpacked = unpack(opened, kind)
+        if unpacked is not None:
+            return _upright(_reduced(unpacked.rows, unpacked.size, factor), opened)
     raw = opened.tile[0].args if opened.tile else None
     opened.load()
     if kind == "PNG":
         scale_transparent_colour(opened, raw=str(raw[0] if isinstance(raw, tuple) else raw))
     # A JPEG is already reduced, by the factor or by what of it is possible.
-    left = _factor(full_size[0] * full_size[1]) * opened.width // full_size[0]
+    left = factor * opened.width // full_size[0]
     # Transparency takes several copies on its way.
     plain = opened.mode == "RGB" and "transparency" not in opened.info
     whole = left <= 1 and (plain or opened.width * opened.height <= _STRIP_PIXELS)
-    found = to_rgb(opened) if whole else _reduced(opened, max(1, left))
+    if whole:
+        return _upright(to_rgb(opened), opened)
+    width = opened.width
+    rows = _reduced(lambda top, bottom: opened.crop((0, top, width, bottom)), opened.size, max(1, left))
+    return _upright(rows, opened)
+
+
+def _upright(found: Image.Image, opened: ImageFile) -> Image.Image:
     turn = _TURNS.get(_orientation(opened))
     return found if turn is None else found.transpose(turn)
 
@@ -157,14 +181,14 @@ def _factor(pixels: int) -> int:
     return factor
 
 
-def _reduced(image: Image.Image, factor: int) -> Image.Image:
+def _reduced(rows: Callable[[int, int], Image.Image], size: tuple[int, int], factor: int) -> Image.Image:
     """Convert and reduce a large picture strip by strip, so that it isn't held twice."""
-    width, height = image.size
+    width, height = size
     result = Image.new("RGB", (-(-width // factor), -(-height // factor)))
     step = max(1, _STRIP_PIXELS // (width * factor)) * factor
     for top in range(0, height, step):
-        strip = image.crop((0, top, width, min(height, top + step)))
-        result.paste(to_rgb(strip).reduce(factor), (0, top // factor))
+        strip = to_rgb(rows(top, min(height, top + step)))
+        result.paste(strip.reduce(factor) if factor > 1 else strip, (0, top // factor))
     return result
 
 

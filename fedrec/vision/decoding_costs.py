@@ -13,8 +13,8 @@ from fedrec.vision.structure.facts import Facts
 MOST_PASSES_OF_PIXELS: Final = 1 << 32
 """Pixels times a JPEG's scans: the largest progressive photo in a dozen scans."""
 
-_ORDINARY_BYTES: Final = {"WEBP": 12, "AVIF": 9, "HEIC": 10}
-"""Bytes for a pixel, where a library holds more than Pillow, as measured."""
+_LIBRARY_BYTES: Final = {"WEBP": 12, "AVIF": 8, "HEIC": 8}
+"""Bytes for a pixel that the libraries hold which unpack a photo as a whole, as measured."""
 _ONE_BYTE_MODES: Final = frozenset({"1", "L", "P"})
 _MOST_CODED: Final = 8
 _SMALL_CODED: Final = 1 << 25
@@ -73,4 +73,4 @@ def bytes_needed(
         # Pillow turns it upright itself, in a copy. A strip or tile is unpacked as a whole.
         stored_plainly = bool(opened.tile) and opened.tile[0].codec_name == "raw"
         return held * pixels * (1 if upright else 2) + (0 if stored_plainly else facts.unit_bytes)
-    return max(pixels, facts.frame_pixels) * max(held, _ORDINARY_BYTES.get(kind, 0))
+    return max(pixels, facts.frame_pixels) * max(held, _LIBRARY_BYTES.get(kind, 0))

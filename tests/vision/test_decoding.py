@@ -6,16 +6,20 @@ import io
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from fedrec.errors import DataError
 from fedrec.vision import decoders, decoding
 from fedrec.vision.decoding import decode
+from fedrec.vision.decoding_costs import bytes_needed
+from fedrec.vision.structure.facts import Facts
 
 Pixels = NDArray[np.uint8]
 
@@ -163,6 +167,48 @@ def test_a_large_photo_is_reduced_by_the_mean_of_its_pixels(
         decode(io.BytesIO(content.getvalue()), whole=True)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF", "HEIF"])
+def test_a_large_photo_of_a_library_is_reduced_without_pillows_copy(
+    kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    drawn = Image.fromarray(np.random.default_rng(2).integers(0, 256, (9, 13, 3), dtype=np.uint8))
+    picture = drawn.resize((130, 90)).convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    content, exif = io.BytesIO(), Image.Exif()
+    # Of a HEIF file, EXIF says nothing of the orientation.
+    exif[0x0112] = 1 if kind == "HEIF" else 4
+    picture.save(content, kind, exif=exif)
+    plain = np.asarray(decode(content))
+    assert plain.shape == (90, 130, 3)
+    loaded: list[str] = []
+    monkeypatch.setattr(decoding, "_STRIP_PIXELS", 1000)
+    monkeypatch.setattr(ImageFile, "load", lambda self: loaded.append(kind))
+    assert np.array_equal(np.asarray(decode(content)), plain)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 4000)
+    reduced = np.asarray(decode(content))
+    # The two rows that are left over are at the photo's own end.
+    of_pixels, of_means = ((0, 88), (0, 22)) if kind == "HEIF" else ((2, 90), (1, 23))
+    means = plain.astype(float)[slice(*of_pixels), :128].reshape(22, 4, 32, 4, 3).mean(axis=(1, 3))
+    assert reduced.shape == (23, 33, 3)
+    assert np.abs(reduced[slice(*of_means), :32] - means).max() <= 1
+    assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("WEBP", "RGBA"), ("AVIF", "RGB"), ("HEIC", "RGB"), ("PNG", "RGBA")]
+)
+def test_two_hundred_million_pixels_are_within_the_limit(kind: str, mode: str) -> None:
+    opened = cast("ImageFile", SimpleNamespace(width=16_320, height=12_240, mode=mode, tile=[]))
+    size = 16_320, 12_240
+    needed = bytes_needed(opened, kind, full_size=size, facts=Facts(), upright=True)
+    assert needed <= decoding.MOST_LIMIT
+    assert decoding.LEAST_LIMIT <= decoding.most_bytes() <= decoding.MOST_LIMIT
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_large_jpeg_is_decoded_at_a_smaller_size(
     progressive: bool, monkeypatch: pytest.MonkeyPatch
@@ -179,7 +225,7 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_size(
     assert decode(io.BytesIO(content.getvalue()), least_side=30).size == (30, 50)
     if progressive:
         # All its coefficients are in memory: 1.5 for a pixel, of two bytes each.
-        monkeypatch.setattr(decoding, "MOST_BYTES", 240 * 400 * 3)
+        monkeypatch.setattr(decoding, "most_bytes", lambda: 240 * 400 * 3)
         with pytest.raises(DataError, match=r"of this kind of JPEG take .*\(\d+ million pixels\)"):
             decode(content)
 

@@ -128,10 +128,10 @@ def test_tiles_and_strips_of_photos_are_read() -> None:
 
 def test_a_photo_that_takes_much_memory_is_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     content = _tiff(*_tile(256, 256), data=zlib.compress(bytes(256 * 256)))
-    monkeypatch.setattr(decoding, "MOST_BYTES", 5 * 64 * 64 + 256 * 256 - 1)
+    monkeypatch.setattr(decoding, "most_bytes", lambda: 5 * 64 * 64 + 256 * 256 - 1)
     with pytest.raises(DataError, match="over the limit"):
         decode(io.BytesIO(content))
-    monkeypatch.setattr(decoding, "MOST_BYTES", 5 * 64 * 64 + 256 * 256)
+    monkeypatch.setattr(decoding, "most_bytes", lambda: 5 * 64 * 64 + 256 * 256)
     monkeypatch.setattr(decoding, "LARGE_BYTES", 5 * 64 * 64 + 256 * 256 - 1)
     taken: list[bool] = []
 
