@@ -25,6 +25,7 @@ from fedrec.recognition.catalogue.changes import (
 )
 from fedrec.recognition.catalogue.contents import StoredProduct, find_product
 from fedrec.recognition.catalogue.csv_file import attribute_value
+from fedrec.recognition.catalogue.making import open_or_make
 from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of, stored_text
 from fedrec.recognition.catalogue.places import DATABASE
 from fedrec.recognition.catalogue.prices import Prices
@@ -58,16 +59,15 @@ def import_file(
 
     importing.check_places(file, photos)
     used = open_catalogues_model(catalogue, model)
-    Catalogue.create(catalogue, used.used)
-    with Catalogue(catalogue, write=True) as opened, progress_bar(quiet=False) as tell:
+    with open_or_make(catalogue, used.used) as opened, progress_bar(quiet=False) as tell:
         if model is not None:
             _reindex_if_other(opened, used, tell)
         done = importing.import_file(opened, used, file, photos=photos, tell=tell)
         _write_index(opened, tell)
-    typer.echo(f"{catalogue}: {done}")
-    typer.echo(f"embedding: {used.used.description}")
-    if done.failed and not (done.added or done.changed or done.unchanged):
-        raise DataError(f"none of {counted(done.failed, 'row')} of {file} could be used")
+        typer.echo(f"{catalogue}: {done}")
+        typer.echo(f"embedding: {used.used.description}")
+        if done.failed and not (done.added or done.changed or done.unchanged):
+            raise DataError(f"none of {counted(done.failed, 'row')} of {file} could be used")
 
 
 def reindex(
@@ -114,8 +114,7 @@ class AddOptions:
 def add(options: AddOptions) -> None:
     """Add photos to a product, and change its fields; a photo's name is that of its file."""
     used = open_catalogues_model(options.catalogue, None)
-    Catalogue.create(options.catalogue, used.used)
-    with Catalogue(options.catalogue, write=True) as opened, progress_bar(quiet=False) as tell:
+    with open_or_make(options.catalogue, used.used) as opened, progress_bar(quiet=False) as tell:
         opened.check_model(used.used, labels=True)
         product = _product(options, find_product(opened, options.product))
         files, pictures = [], []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +18,8 @@ from fedrec.cli.console import progress_bar
 from fedrec.errors import ConfigError
 from fedrec.recognition.catalogue.catalogue import Catalogue
 from fedrec.recognition.catalogue.filters import parse_filter
-from fedrec.recognition.catalogue.places import DATABASE
+from fedrec.recognition.catalogue.making import open_or_make
+from fedrec.recognition.catalogue.places import is_catalogue
 from fedrec.recognition.catalogue.products import Name
 
 if TYPE_CHECKING:
@@ -75,23 +78,25 @@ def merge(
     """Take merchants' published files into a catalogue, each in place of the merchant's last."""
     from fedrec.recognition.catalogue import publishing
     from fedrec.recognition.catalogue.opening import open_searcher
-    from fedrec.recognition.catalogue.published import PublishedFile
 
     keys = dict(_key(text) for text in key or [])
-    if not (catalogue / DATABASE).exists():
-        # No catalogue is made for files of which none can be taken.
-        for file in files:
-            with PublishedFile(file):
-                pass
-        Catalogue.create(catalogue, open_catalogues_model(catalogue, model).used)
-    elif model is not None:
-        with Catalogue(catalogue) as opened:
-            opened.check_model(open_catalogues_model(catalogue, model).used, labels=True)
-    with Catalogue(catalogue, write=True) as opened, progress_bar(quiet=False) as tell:
+    with _opened(catalogue, model) as opened, progress_bar(quiet=False) as tell:
         for file in files:
             typer.echo(publishing.merge(opened, file, keys=keys, tell=tell))
         open_searcher(opened, tell=tell)
         typer.echo(f"embedding: {opened.model.description}")
+
+
+@contextmanager
+def _opened(folder: Path, model: Path | None) -> Iterator[Catalogue]:
+    if is_catalogue(folder) and model is None:
+        with Catalogue(folder, write=True) as opened:
+            yield opened
+        return
+    used = open_catalogues_model(folder, model).used
+    with open_or_make(folder, used) as opened:
+        opened.check_model(used, labels=True)
+        yield opened
 
 
 def _signer(catalogue: Path, home: Path | None) -> Signer:

@@ -113,9 +113,13 @@ class Catalogue:
 
     def close(self) -> None:
         """Close the file and let other processes write."""
+        self.close_connection()
+        self._release()
+
+    def close_connection(self) -> None:
+        """Close the file, and keep other processes from writing until :meth:`close`."""
         with self._mutex, suppress(sqlite3.Error):
             self._connection.close()
-        self._release()
 
     def _release(self) -> None:
         if self._lock is not None:

@@ -22,6 +22,7 @@ from fedrec.recognition.catalogue import importing
 from fedrec.recognition.catalogue.catalogue import Catalogue
 from fedrec.recognition.catalogue.contents import products
 from fedrec.recognition.catalogue.importing import Imported, import_file
+from fedrec.recognition.catalogue.making import open_or_make
 from fedrec.recognition.catalogue.opening import open_searcher
 from fedrec.recognition.catalogue.photos import picture_of
 from fedrec.recognition.catalogue.reindexing import reindex
@@ -281,6 +282,28 @@ def test_two_writers_exclude_each_other_and_a_reader_needs_no_lock(tmp_path: Pat
             Catalogue(tmp_path / "c", write=True)
         with pytest.raises(ConfigError, match="reading only"), reader.transaction():
             pass
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_first_change_that_fails_leaves_no_empty_catalogue(tmp_path: Path, there: bool) -> None:
+    folder, model = tmp_path / "c", colour_model().used
+    if there:
+        folder.mkdir()
+        (folder / "catalogue.key").write_text("a key that outlived its catalogue")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ZeroDivisionError), open_or_make(folder, model):
+        raise ZeroDivisionError
+    assert sorted(tmp_path.rglob("*")) == before
+    file = write_shop(tmp_path, products=2)
+    with pytest.raises(ZeroDivisionError), open_or_make(folder, model) as catalogue:
+        import_file(catalogue, colour_model(), file, tell=Told())
+        raise ZeroDivisionError
+    assert len(contents(folder)) == 2  # what was committed stays
+    with Catalogue(folder, write=True) as catalogue, catalogue.transaction() as connection:
+        connection.execute("DELETE FROM product")
+    with pytest.raises(ZeroDivisionError), open_or_make(folder, model):
+        raise ZeroDivisionError
+    assert contents(folder) == {}  # and so does a catalogue that was there before
 
 
 def test_what_is_no_catalogue_is_refused_in_one_line(tmp_path: Path) -> None:
