@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from fedrec.recognition.catalogue.catalogue import OWN, Catalogue
 from fedrec.recognition.catalogue.filters import Condition
@@ -13,11 +13,13 @@ from fedrec.recognition.catalogue.stored_vectors import photo_keys
 
 _PAGE: Final = 500
 # A photo without a vector of the model in use has no class, and isn't found by a photo.
-_TABLES: Final = (
-    "FROM product JOIN photo ON photo.product_id = product.id"
+_VECTORS: Final = (
     " LEFT JOIN vector ON vector.photo_id = photo.id AND vector.embedding_id ="
     " (SELECT value FROM setting WHERE name = 'embedding_id')"
 )
+_TABLES: Final = f"FROM product JOIN photo ON photo.product_id = product.id{_VECTORS}"
+_TABLES_OF_ALL: Final = f"FROM product LEFT JOIN photo ON photo.product_id = product.id{_VECTORS}"
+_PRODUCT_COLUMNS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def products_of(
         photos: numbers of the only photos to read, at most 500; None for all of each product.
 
     Returns:
-        Those that exist, in the order of the numbers.
+        Those that exist, in the order of the numbers; of photos that were asked for, those that have one.
     """
     found = []
     for start in range(0, len(keys), _PAGE):
@@ -128,13 +130,21 @@ def _products_of(
 ) -> list[StoredProduct]:
     # The texts hold placeholders alone.
     places = ",".join("?" * len(keys))
-    fields = {
-        key: rest
-        for key, *rest in catalogue.rows(
-            f"SELECT id, merchant, name, title, link, price, category FROM product WHERE id IN ({places})",  # noqa: S608
-            keys,
-        )
-    }
+    chosen = f"{_TABLES_OF_ALL} WHERE product.id IN ({places})"
+    if wanted is not None:
+        chosen = f"{_TABLES} WHERE photo.id IN ({','.join('?' * len(wanted))})"
+    fields: dict[int, list[Any]] = {}
+    photos: dict[int, list[StoredPhoto]] = {}
+    for key, *columns in catalogue.rows(
+        "SELECT product.id, merchant, product.name, title, link, price, category, photo.id, photo.name, path,"
+        f" sha256, label, probability, photo_id IS NOT NULL, labels_of {chosen}"
+        " ORDER BY photo.id",
+        keys if wanted is None else wanted,
+    ):
+        fields[key] = columns[:_PRODUCT_COLUMNS]
+        held = photos.setdefault(key, [])
+        if columns[_PRODUCT_COLUMNS] is not None:
+            held.append(StoredPhoto(*columns[_PRODUCT_COLUMNS:]))
     attributes: dict[int, dict[str, str | float]] = {key: {} for key in fields}
     for key, name, text, number in catalogue.rows(
         f"SELECT product_id, name, text, number FROM attribute WHERE product_id IN ({places})",  # noqa: S608
@@ -142,15 +152,6 @@ def _products_of(
     ):
         if key in attributes:
             attributes[key][name] = text if number is None else number
-    photos: dict[int, list[StoredPhoto]] = {key: [] for key in fields}
-    chosen = f"product.id IN ({places})" if wanted is None else f"photo.id IN ({','.join('?' * len(wanted))})"
-    for key, *photo in catalogue.rows(
-        "SELECT product.id, photo.id, photo.name, photo.path, photo.sha256, vector.label, vector.probability,"
-        f" vector.photo_id IS NOT NULL, vector.labels_of {_TABLES} WHERE {chosen} ORDER BY photo.id",
-        keys if wanted is None else wanted,
-    ):
-        if key in photos:
-            photos[key].append(StoredPhoto(*photo))
     found = []
     for key in keys:
         if key in fields:

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from fedrec._internal.file_locks import LockedElsewhereError, take_lock
 from fedrec._internal.files import replacing
-from fedrec.recognition.catalogue.graph_index import MOST_DIRECTIONS, GraphIndex
+from fedrec.recognition.catalogue.graph_index import GraphIndex
 from fedrec.recognition.catalogue.scan_index import ScanIndex
+from fedrec.recognition.catalogue.shortening import MOST_DIRECTIONS, Shortening
 
 _MAGIC: Final = b"fedrec vectors 1"
 _LONGEST_HEADER: Final = 4096
 _ALIGNMENT: Final = 64
 _SCAN: Final = "scan int8"
-_GRAPH: Final = "graph of principal directions int8"
+_GRAPH: Final = "graph of short vectors int8"
 
 LocalIndex = ScanIndex | GraphIndex
 
@@ -114,9 +115,9 @@ def load_index(path: Path, origin: Origin) -> tuple[LocalIndex, bool] | None:
 def _body(index: LocalIndex) -> list[memoryview]:
     if isinstance(index, ScanIndex):
         return [_bytes_of(index.content[0].astype("<i8")), _bytes_of(index.content[1])]
-    directions, keys, rows, graph = index.content
+    shortening, keys, rows, graph = index.content
     return [
-        _bytes_of(directions.astype("<f4")),
+        _bytes_of(shortening.parts.astype("<f4")),
         _bytes_of(keys.astype("<i8")),
         _bytes_of(rows),
         memoryview(graph),
@@ -132,12 +133,12 @@ def _restored(kind: str, body: memoryview, count: int, dimension: int) -> LocalI
         return _scan(body, count, dimension)
     if kind != _GRAPH:
         raise ValueError("an index of another kind")
-    shape = (dimension, min(dimension, MOST_DIRECTIONS))
+    shape = (dimension + 2, min(dimension, MOST_DIRECTIONS))
     first = 4 * shape[0] * shape[1]
-    directions = np.frombuffer(body, dtype="<f4", count=shape[0] * shape[1]).reshape(shape)
+    parts = np.frombuffer(body, dtype="<f4", count=shape[0] * shape[1]).reshape(shape)
     last = first + count * (8 + dimension)
     rows = _scan(body[first:last], count, dimension)
-    return GraphIndex(directions.astype(np.float32), rows=rows, graph=body[last:])
+    return GraphIndex(Shortening.from_parts(parts.astype(np.float32)), rows=rows, graph=body[last:])
 
 
 def _scan(body: memoryview, count: int, dimension: int) -> ScanIndex:

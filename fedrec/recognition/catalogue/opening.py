@@ -9,10 +9,11 @@ import numpy as np
 
 from fedrec.observability.progress import Tell, message
 from fedrec.recognition.catalogue.catalogue import Catalogue
-from fedrec.recognition.catalogue.graph_index import GraphIndex, principal_directions
+from fedrec.recognition.catalogue.graph_index import GraphIndex
 from fedrec.recognition.catalogue.index_file import LocalIndex, Origin, load_index, save_index
 from fedrec.recognition.catalogue.scan_index import ScanIndex
 from fedrec.recognition.catalogue.search import Searcher
+from fedrec.recognition.catalogue.shortening import Shortening
 from fedrec.recognition.catalogue.stored_vectors import photo_keys, vectors_of
 from fedrec.recognition.catalogue.vector_index import bring_up_to_date
 
@@ -84,6 +85,4 @@ def _empty(catalogue: Catalogue, *, graph: bool) -> LocalIndex:
     keys = photo_keys(catalogue)
     # Neighbours in number are photos of one product: a sample is taken from all over the catalogue.
     sample = keys[:: -(-len(keys) // _SAMPLE)]
-    return GraphIndex(
-        principal_directions(vectors_of(catalogue, sample, dimension=dimension)[1].astype(np.float32))
-    )
+    return GraphIndex(Shortening.of(vectors_of(catalogue, sample, dimension=dimension)[1].astype(np.float32)))

@@ -86,7 +86,7 @@ class QdrantIndex:
         DataError: it answers with something else.
     """
 
-    margin = 2
+    margin = 2.0
 
     def __init__(
         self, address: str, *, catalogue: str, embedding_id: str, dimension: int, key: str | None

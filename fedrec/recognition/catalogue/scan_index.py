@@ -21,7 +21,7 @@ class ScanIndex:
         margin: proposals for each result that is wanted; they make good what rounding changes in the order.
     """
 
-    margin = 8
+    margin = 8.0
 
     def __init__(self, keys: Keys, rows: NDArray[np.int8]) -> None:
         self._keys, self._rows = [keys], [rows]

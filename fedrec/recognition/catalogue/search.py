@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ class Searcher:
         self.refresh()
         conditions = to_conditions(self._catalogue, query.filters)
         among = photo_keys(self._catalogue, conditions) if conditions else None
-        count = (query.top + 1) * self.index.margin
+        count = math.ceil((query.top + 1) * self.index.margin)
         while True:
             with self._mutex:
                 everything = self._count if among is None else len(among)
@@ -142,8 +143,9 @@ class Searcher:
         scores = vectors.astype(np.float32) @ query.vector
         chosen: list[tuple[float, int, int]] = []
         taken = {query.without_product}
-        for position in np.lexsort((there, -scores)):
-            score, photo, owner = float(scores[position]), int(there[position]), int(owners[position])
+        order = np.lexsort((there, -scores))
+        ranked = (values[order].tolist() for values in (scores, there, owners))
+        for score, photo, owner in zip(*ranked, strict=True):
             if len(chosen) == query.top or (query.at_least is not None and score < query.at_least):
                 break
             if owner in taken or photo == query.without_photo:

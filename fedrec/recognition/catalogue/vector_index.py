@@ -27,7 +27,7 @@ class VectorIndex(Protocol):
         margin: proposals for each result that is wanted.
     """
 
-    margin: int
+    margin: float
 
     def keys(self) -> Keys:
         """Return the photos that it holds, ascending."""

@@ -18,11 +18,12 @@ from fedrec.errors import ConfigError
 from fedrec.recognition.catalogue.catalogue import OWN, Catalogue, UsedModel
 from fedrec.recognition.catalogue.changes import PhotoFile, Vector, put_photo, put_product, remove_product
 from fedrec.recognition.catalogue.filters import parse_filter
-from fedrec.recognition.catalogue.graph_index import MOST_DIRECTIONS, GraphIndex, principal_directions
+from fedrec.recognition.catalogue.graph_index import GraphIndex
 from fedrec.recognition.catalogue.opening import INDEX_FILE, open_searcher
 from fedrec.recognition.catalogue.products import Product
 from fedrec.recognition.catalogue.scan_index import ScanIndex
 from fedrec.recognition.catalogue.search import Query, Result, Searcher
+from fedrec.recognition.catalogue.shortening import MOST_DIRECTIONS, Shortening
 from tests.recognition.catalogue.shop import Told
 
 DIMENSION = 24
@@ -175,14 +176,15 @@ def test_a_graph_of_few_directions_finds_what_is_nearest_by_all_values() -> None
     spread = np.arange(1, dimension + 1) ** -0.5  # as unevenly spread as a network's features are
     vectors = (rng.standard_normal((3000, dimension)) * spread).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    directions = principal_directions(vectors[::3])
+    shortening = Shortening.of(vectors[::3])
+    directions = shortening.directions
     assert directions.shape == (dimension, MOST_DIRECTIONS)
     assert np.allclose(directions.T @ directions, np.eye(MOST_DIRECTIONS), atol=1e-4)
-    index = GraphIndex(directions)
+    index = GraphIndex(shortening)
     for start in range(0, 3000, 1000):
         index.add(np.arange(start, start + 1000), vectors[start : start + 1000].astype(np.float16))
     _, keys, rows, graph = index.content
-    again = GraphIndex(directions, rows=ScanIndex(keys, rows), graph=graph)
+    again = GraphIndex(shortening, rows=ScanIndex(keys, rows), graph=graph)
     found = []
     for query in vectors[::60]:
         expected = np.argsort(-(vectors @ query))[:10]
@@ -198,10 +200,26 @@ def test_a_graph_of_few_directions_finds_what_is_nearest_by_all_values() -> None
         assert nearest[0] not in again.propose(query, 20, among=None)
         again.add(nearest + 10_000, vectors[nearest].astype(np.float16))
         assert again.propose(query, 1, among=None).tolist() == (nearest + 10_000).tolist()
-    third = GraphIndex(directions, rows=ScanIndex(*again.content[1:3]), graph=again.content[3])
+    third = GraphIndex(shortening, rows=ScanIndex(*again.content[1:3]), graph=again.content[3])
     assert (
         third.propose(vectors[7], 20, among=None).tolist()
         == again.propose(vectors[7], 20, among=None).tolist()
+    )
+
+
+def test_distances_of_short_vectors_are_those_of_their_principal_values() -> None:
+    rng = np.random.default_rng(0)
+    # A network's features share a large part, of which rounding would leave the differences few steps.
+    vectors = (1 + 0.2 * rng.standard_normal((500, 64))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    made = Shortening.of(vectors)
+    shortening = Shortening.from_parts(made.parts)
+    short = shortening.shorten(vectors).astype(np.float64)
+    assert np.abs(short).max() <= 127
+    values = np.linalg.svd(vectors, full_matrices=False)[2] @ vectors.T
+    expected = np.linalg.norm(values[:, :250] - values[:, 250:], axis=0)
+    assert np.linalg.norm(short[:250] - short[250:], axis=1) / shortening.scale == pytest.approx(
+        expected, rel=0.03
     )
 
 
