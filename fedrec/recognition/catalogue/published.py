@@ -11,12 +11,13 @@ import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from fedrec._internal.files import replacing
 from fedrec._internal.text import one_line
@@ -42,6 +43,13 @@ MOST_PHOTOS: Final = 1000
 """Photos of one product."""
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is not in the years 1 to 9999, UTC") from None
+
+
 class About(BaseModel):
     """What the file's first line says.
 
@@ -56,7 +64,7 @@ class About(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    created: AwareDatetime
+    created: Annotated[AwareDatetime, AfterValidator(_in_utc)]
     embedding_id: Annotated[str, Field(min_length=1, max_length=200)]
     dimension: Annotated[int, Field(ge=1, le=1 << 16)]
     products: Annotated[int, Field(ge=0, le=10**6)]

@@ -234,6 +234,8 @@ def in_about(**fields: Any) -> Change:
         (in_product(name="p0"), "twice"),
         (in_about(created="yesterday"), "created"),
         (in_about(created="2001-01-01T00:00:00"), "created"),
+        (in_about(created="0001-01-01T00:00:00+14:00"), "created .*years 1 to 9999"),
+        (in_about(created="9999-12-31T23:59:59-14:00"), "created .*years 1 to 9999"),
         (in_about(dimension=0), "dimension"),
         (in_about(dimension=32), "another number of vectors"),
         (in_about(dimension=10**9), "dimension"),
