@@ -354,9 +354,11 @@ class Attendance:
         if name not in self._expected or (known in present and known != answer.node_id):
             return
         if reply.refused is not None and reply.signature is None:
-            self.refusals[name] = str(reply.refused)
-            if reply.refused.code == "training" and self.signer.names().get(answer.node_id) == name:
-                self.closed_by.add(name)
+            # Without a signature anybody could refuse in another's name: it counts from its own node alone.
+            if self.signer.names().get(answer.node_id) == name:
+                self.refusals[name] = str(reply.refused)
+                if reply.refused.code == "training":
+                    self.closed_by.add(name)
             return
         if not is_signed(reply, plan=self.plan):
             # Another node may have used the name; the real merchant can still answer.

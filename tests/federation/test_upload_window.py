@@ -410,6 +410,7 @@ def test_nobody_can_say_for_another_that_it_has_closed_the_training(four: Sittin
     four.cohort.merchants["m2"].store.finish(four.plan.training_id)
     four.sit(2, 3, tamper=lie)
     assert "was closed" in four.refusals["m2"] and not four.records
+    assert "m0" not in four.refusals
     four.sit(0, 1, 3)
     assert four.records[0].opened
 
