@@ -1,7 +1,7 @@
 """How well copies of product photos are found, and how seldom other photos are called copies.
 
 Run ``python benchmarks/recognition_copies.py --photos DIR [--quick] [--json FILE]``; ``--photos`` holds
-``clothing-small``. Copies: photos of its validation split, each edited in 32 ways, are looked for among 1,000
+``clothing-small``. Copies: photos of its validation split, each edited in 36 ways, are looked for among 1,000
 photos that hold the originals. Strangers: each photo of the validation split is looked for among the training
 split's photos, many of which show other garments on the same seller's floor. No threshold was set on a photo
 of the validation split, or with these edits.

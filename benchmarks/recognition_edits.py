@@ -133,6 +133,16 @@ def stickers(photo: Image.Image, rng: np.random.Generator, *, count: int, share:
     return made
 
 
+def pixelated(photo: Image.Image) -> Image.Image:
+    """Hide a part, such as a face, in large pixels."""
+    made, (width, height) = photo.copy(), photo.size
+    box = (round(0.35 * width), round(0.2 * height), round(0.65 * width), round(0.45 * height))
+    part = photo.crop(box)
+    coarse = part.resize((max(1, part.width // 14), max(1, part.height // 14)), Image.Resampling.BOX)
+    made.paste(coarse.resize(part.size, Image.Resampling.NEAREST), box[:2])
+    return made
+
+
 def with_inset(photo: Image.Image, other: Image.Image) -> Image.Image:
     """Lay a smaller photo on a corner."""
     made = photo.copy()
@@ -173,6 +183,14 @@ OTHERS: Mapping[str, Edit] = {
     "border, text, JPEG": lambda photo, others, rng: jpeg(written(border(photo, 0.06, rng), rng), 35),
     "crop, colours, half the size": lambda photo, others, rng: colours(
         crop(photo.resize((photo.width // 2, photo.height // 2)), 0.8, rng), rng
+    ),
+    "crop 75%, watermark": lambda photo, others, rng: watermark(crop(photo, 0.75, rng), rng),
+    "crop 60%, mirrored, watermark, JPEG": lambda photo, others, rng: jpeg(
+        watermark(ImageOps.mirror(crop(photo, 0.6, rng)), rng), 40
+    ),
+    "a part in large pixels": lambda photo, others, rng: pixelated(photo),
+    "turned by 45 degrees, whole": lambda photo, others, rng: photo.rotate(
+        45, Image.Resampling.BICUBIC, expand=True, fillcolor="white"
     ),
     "collage of three thirds": lambda photo, others, rng: third(photo, others),
     "a sticker": lambda photo, others, rng: stickers(photo, rng, count=1, share=0.33),

@@ -143,6 +143,26 @@ def test_two_plain_garments_on_one_carpet_are_no_copies_though_their_outlines_al
     assert match(first, second) is None and match(second, first) is None
 
 
+def under_writing(photo: Image.Image) -> Image.Image:
+    """Half transparent lines of writing over the whole photo."""
+    layer = Image.new("RGBA", photo.size)
+    for row in range(4, photo.height, 44):
+        line = "© STOCK PHOTO  " * 6
+        ImageDraw.Draw(layer).text((-row, row), line, (255, 255, 255, 140), ImageFont.load_default(size=18))
+    return Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
+
+
+def test_a_part_under_writing_is_a_copy_and_another_garment_under_it_is_none() -> None:
+    crop = (20, 10, 300, 280)
+    first, second = (
+        on_a_floor(garment=number).point([60 + v // 3 for v in range(256)] * 3) for number in (1, 2)
+    )
+    one, other = under_writing(first.crop(crop)), under_writing(second.crop(crop))
+    prints = [make_print(photo) for photo in (first, one, ImageOps.mirror(one), other)]
+    found = [match(asked, prints[0]) for asked in prints[1:] if asked and prints[0]]
+    assert [one and one.test for one in found] == ["marked", "marked", None]
+
+
 def test_a_shared_margin_is_no_copy() -> None:
     """Two photos of one large carpet, which overlap at a side where no garment lies."""
     carpet = texture(99, width=520, height=300)
