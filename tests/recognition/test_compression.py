@@ -194,12 +194,21 @@ def test_only_sound_candidates_on_the_front_are_kept() -> None:
 
 
 def test_of_foreign_photos_only_those_count_of_which_the_original_is_sure() -> None:
-    first = Measurement(np.array([[0.6, 0.4], [0.45, 0.45], [0.1, 0.9]], np.float32), 1.0)
-    other = Measurement(np.array([[0.9, 0.1], [0.1, 0.9], [0.8, 0.2]], np.float32), 1.0)
-    assert agreement(first, other, foreign=True) == (0.5, 2)
-    share, count = agreement(first, other, foreign=False)
-    assert share == pytest.approx(1 / 3) and count == 3
-    assert other.accuracy([0, 0, None]) == 0.5 and other.accuracy([None] * 3) is None
+    sure, unsure = [[0.6, 0.4, 0.0]] * 60, [[0.3, 0.4, 0.3]] * 40
+    first = Measurement(np.array([*sure, *unsure], np.float32), 1.0)
+    other = Measurement(np.array([*sure[:45], *unsure[:15], *sure[:40]], np.float32), 1.0)
+    assert agreement(first, other, foreign=True) == (0.75, 60)
+    assert agreement(first, other, foreign=False) == (0.45, 100)
+    assert other.accuracy([0, 1, None]) == 0.5 and other.accuracy([None] * 3) is None
+
+
+def test_the_surest_photos_count_where_the_original_is_sure_of_few() -> None:
+    largest = np.linspace(0.52, 0.12, 200)  # the original is sure of ten
+    first = np.stack([largest, *[(1 - largest) / 10] * 10], axis=1).astype(np.float32)
+    other = first.copy()
+    other[40:] = np.roll(other[40:], 1, axis=1)
+    found = agreement(Measurement(first, 1.0), Measurement(other, 1.0), foreign=True)
+    assert found == (0.8, 50)
 
 
 def photos() -> CompressionPhotos:

@@ -235,7 +235,10 @@ class Manifest(Strict):
         """What is in use, in a few words."""
         if self.training is None:
             return f"{self.model} alone, without any training"
-        return f"{self.model} of training {self.training.training_id[:12]}, {len(self.classes)} classes"
+        smaller = "" if self.compression is None else ", made smaller"
+        return (
+            f"{self.model} of training {self.training.training_id[:12]}, {len(self.classes)} classes{smaller}"
+        )
 
 
 def read_manifest(content: bytes, *, where: str) -> Manifest:

@@ -17,6 +17,8 @@ from fedrec.recognition.bundle.session import Session
 
 SURE: Final = 0.5
 """Foreign photos count for the agreement if the original gives a class at least this probability."""
+LEAST_COUNTED: Final = 50
+"""Where it is sure of fewer, these many of which it is surest count: a few say nothing of 97%."""
 _REPEATS: Final = 11
 
 
@@ -87,11 +89,14 @@ def agreement(original: Measurement, other: Measurement, *, foreign: bool) -> tu
     Args:
         original: of the original.
         other: of the compressed graph.
-        foreign: whether to count only photos of which the original is sure.
+        foreign: whether to count only photos of which the original is sure, or surest.
 
     Returns:
         The share, and the number of photos that count.
     """
-    counted = original.probabilities.max(axis=1) >= (SURE if foreign else 0.0)
+    largest = original.probabilities.max(axis=1)
+    counted = np.ones(len(largest), dtype=bool)
+    if foreign and len(largest) > LEAST_COUNTED:
+        counted = largest >= min(SURE, float(np.partition(largest, -LEAST_COUNTED)[-LEAST_COUNTED]))
     same = original.probabilities.argmax(axis=1) == other.probabilities.argmax(axis=1)
-    return (float(same[counted].mean()) if counted.any() else 0.0), int(counted.sum())
+    return float(same[counted].mean()), int(counted.sum())

@@ -47,7 +47,7 @@ def synthetic_photos() -> CompressionPhotos:
     tested = PhotoSample(
         made[FITTED:],
         [None] * TESTED,
-        text=f"{TESTED} synthetic photos, those of which the original is sure",
+        text=f"{TESTED} synthetic photos, those of which the original is surest",
         foreign=True,
     )
     return CompressionPhotos(made[:CALIBRATION], made[:FITTED], "synthetic photos", tested)
