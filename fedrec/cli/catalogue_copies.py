@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedrec._internal.files import replacing
 from fedrec._internal.text import counted
 from fedrec.cli.console import progress_bar
 from fedrec.cli.generated_options import fields_as_options
@@ -100,7 +101,8 @@ class _Output:
             from fedrec.recognition.copies.pictures import comparison
 
             photo, other = self._asked.photos.photo(number), self._stored.photos.photo(found.number)
-            comparison(photo, other, found.match.matrix).save(picture, quality=90)
+            with replacing(picture) as file:
+                comparison(photo, other, found.match.matrix).save(file, format="JPEG", quality=90)
         if self._as_json:
             shown = {
                 "photo": names[0],

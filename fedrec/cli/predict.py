@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import typer
 from PIL import Image
 
+from fedrec._internal.files import replacing
 from fedrec._internal.text import listed, one_line
 from fedrec.cli.console import progress_bar
 from fedrec.cli.photo_lines import check_read, file_name
@@ -122,7 +123,8 @@ class _Pictures:
             name = f"{stem}-{number}.png"
         self._taken.add(name)
         heat = evidence_of(self._model, photo, label)
-        evidence_picture(photo, heat).save(self._folder / name)
+        with replacing(self._folder / name) as file:
+            evidence_picture(photo, heat).save(file, format="PNG")
         return self._folder / name
 
 

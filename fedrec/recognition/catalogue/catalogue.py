@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import shlex
 import sqlite3
@@ -248,6 +250,7 @@ class Catalogue:
         Raises:
             ConfigError: the catalogue isn't open for writing.
             DataError: the file is damaged, or was locked for too long.
+            OSError: the disk is full.
         """
         if self._lock is None:
             raise ConfigError(f"{self.folder} is open for reading only")
@@ -269,6 +272,8 @@ class Catalogue:
         try:
             yield
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder)) from error
             raise DataError(f"{self.folder}: the catalogue can't be used ({error})") from error
 
 

@@ -306,6 +306,21 @@ def test_a_first_change_that_fails_leaves_no_empty_catalogue(tmp_path: Path, the
     assert contents(folder) == {}  # and so does a catalogue that was there before
 
 
+def test_a_full_disk_is_said_to_be_one_and_nothing_of_the_batch_is_kept(tmp_path: Path) -> None:
+    import_shop(tmp_path / "c", write_shop(tmp_path, products=2))
+    before = contents(tmp_path / "c")
+    says = f"No space left on device: '{tmp_path}/c'"
+    with (
+        Catalogue(tmp_path / "c", write=True) as catalogue,
+        pytest.raises(OSError, match=says),
+        catalogue.transaction() as connection,
+    ):
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite's own limit, as if the disk had it
+        connection.execute("DELETE FROM photo WHERE id = 1")
+        connection.execute("INSERT INTO setting VALUES ('large', ?)", ("x" * 1_000_000,))
+    assert contents(tmp_path / "c") == before
+
+
 def test_what_is_no_catalogue_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no catalogue"):
         Catalogue(tmp_path / "none")
