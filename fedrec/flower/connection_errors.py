@@ -52,7 +52,8 @@ def explained(error: Exception, *, address: str, proxy: Proxy | None = None) -> 
         through = f"; the connection goes through {proxy}" if proxy is not None else ""
         fault, text = _certificate_fault(said)
         return ConnectionLostError(f"the certificate of {address} {text}{through}", fault=fault)
-    if isinstance(error, httpx.HTTPError | OSError):
+    # What a SOCKS proxy answers is read by a library whose errors the HTTP client passes on.
+    if isinstance(error, httpx.HTTPError | OSError) or (proxy is not None and _is_of_socks(error)):
         if proxy is not None:
             fault, text = _proxy_fault(error, said, address, proxy)
             return ConnectionLostError(text, fault=fault)
@@ -85,17 +86,26 @@ def _advice(error: Exception, said: str) -> str:
 
 def _proxy_fault(error: Exception, said: str, address: str, proxy: Proxy) -> tuple[ConnectionFault, str]:
     """Name and describe why a server can't be reached through a proxy."""
-    if isinstance(error, httpx.ProxyError) and ("407" in said or "auth" in said.lower()):
+    words = said.lower()
+    wanted = any(word in words for word in ("407", "auth", "password"))
+    if isinstance(error, httpx.ProxyError) and wanted:
+        scheme = proxy.shown.partition("://")[0]
         return "proxy_password", (
             f"{proxy} wants a user name and a password, or doesn't take those that it was given: write them "
-            f"into {proxy.named_by}, as in http://USER:PASSWORD@HOST:PORT"
+            f"into {proxy.named_by}, as in {scheme}://USER:PASSWORD@HOST:PORT"
         )
+    if _is_of_socks(error):
+        said = "its answer is none of SOCKS 5: it may be a proxy for http"
     status = re.match(r"[345]\d\d\b", said) if isinstance(error, httpx.ProxyError) else None
     advice = "" if status is None else _ANSWERS[status[0][0]]
     return "proxy", (
         f"the server at {address} can't be reached through {proxy} ({said}): {advice}correct "
         f"{proxy.named_by}, or name {address.rpartition(':')[0].strip('[]')} in NO_PROXY to reach it directly"
     )
+
+
+def _is_of_socks(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] == "socksio"
 
 
 def _refused(response: httpx.Response, address: str) -> FedrecConnectionError:

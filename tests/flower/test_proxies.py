@@ -130,6 +130,7 @@ class ForwardingProxy:
         self.port = self.listener.getsockname()[1]
         self.asked: list[bytes] = []
         self.answer = b"HTTP/1.1 200 OK\r\n\r\n"
+        self.scripted: tuple[bytes, ...] = ()
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -139,6 +140,11 @@ class ForwardingProxy:
 
     def _forward(self, client: socket.socket) -> None:
         with suppress(OSError), client:
+            for answer in self.scripted:
+                client.recv(4096)
+                client.sendall(answer)
+            if self.scripted:
+                return
             first = client.recv(4096)
             if first[:1] == b"\x05":
                 client.sendall(b"\x05\x00")
@@ -259,3 +265,34 @@ def test_a_socks_proxy_that_says_nothing_ends_in_time(certificates: Certificates
             pytest.raises(httpx.TimeoutException),
         ):
             client.get("https://127.0.0.1:1/health")
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ((b"\x05\xff",), "wants a user name and a password, or doesn't take those"),
+        ((b"\x05\x02", b"\x01\x01"), "as in socks5://USER:PASSWORD@HOST:PORT"),
+        ((b"\x00\x5b" + bytes(6),), "its answer is none of SOCKS 5: it may be a proxy for http): correct"),
+        ((b"HTTP/1.1 400 Bad Request\r\n\r\n",), "its answer is none of SOCKS 5"),
+        ((b"\x05\x00", b"\x05\x04\x00\x01" + bytes(6)), "(Proxy Server could not connect: Host unreachable"),
+    ],
+)
+def test_what_a_socks_proxy_answers_is_told_of_the_proxy(
+    answers: tuple[bytes, ...],
+    told: str,
+    proxy: ForwardingProxy,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("socksio")
+    proxy.scripted = answers
+    credentials = "user:secret@" if answers[0] == b"\x05\x02" else ""
+    monkeypatch.setenv("ALL_PROXY", f"socks5://{credentials}127.0.0.1:{proxy.port}")
+    key = ec.generate_private_key(ec.SECP384R1())
+    with (
+        pytest.raises(ConnectionLostError) as caught,
+        FleetLink(address="server.example:1", ca=certificates.authority, key=key),
+    ):
+        pass
+    said = str(caught.value)
+    assert told in said and "of ALL_PROXY" in said and "secret" not in said

@@ -28,9 +28,23 @@ FURTHER: Final = {
     "cp1125": "CP1125 (Ukrainian DOS)",
     "cp949": "CP949 (Korean)",
     "euc_jp": "EUC-JP (Japanese)",
+    "iso8859_2": "ISO-8859-2 (central European)",
+    "iso8859_5": "ISO-8859-5 (Cyrillic)",
+    "mac_roman": "Mac Roman (western European)",
+    "mac_latin2": "Mac Latin 2 (central European)",
+    "mac_romanian": "Mac Romanian",
+    "mac_turkish": "Mac Turkish",
+    "mac_greek": "Mac Greek",
+    "mac_cyrillic": "Mac Cyrillic",
 }
 """Encodings that the rules don't know, with their names for people."""
 
+_RARE: Final = frozenset(
+    {"iso8859_2", "iso8859_5", "mac_roman", "mac_latin2", "mac_romanian", "mac_turkish", "mac_greek"}
+    | {"mac_cyrillic"}
+)
+"""Encodings that archives of this century hardly have."""
+_SELDOM: Final = 3.0
 _MARGIN: Final = 6.0
 _MOST_NAMES: Final = 2000
 """Of more names, some are weighed."""
@@ -42,6 +56,8 @@ _UNREAD: Final = math.log(1e-6)
 # Letters beyond ASCII, the most frequent first.
 _WESTERN: Final = ("üäöß", "éèêàçâîôûëïœù", "óíñáéúü", "ãçáéóõíêúâôà", "äöå", "øåæ", "àèìòùé")
 _CENTRAL: Final = ("ąęłóżśćńź", "íáéěýžšřčůúňťďó", "áíéúýčšžťľňôóďäĺŕ", "áéöőóüíúű", "ăîâşţșț", "čšžćđ")
+_TURKISH: Final = "ışüöğçâ"
+_GREEK: Final = "αοιετσνηυρπκμλςωδγχθφάίόέήβξζύώψϊϋ"
 _RUSSIAN: Final = "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё"
 _UKRAINIAN: Final = "оаинвітерсклудмпзябьгчхйцжїюєфшщґ"
 _ARABIC: Final = "اليمونرتبةعدسفهكقأحجشطصىخإذثضغءزئظؤآپچگژ"
@@ -52,22 +68,33 @@ _LETTERS: Final[Mapping[str, tuple[str, ...]]] = {
     "cp850": _WESTERN,
     "cp1250": _CENTRAL,
     "cp852": _CENTRAL,
-    "cp1254": ("ışüöğçâ",),
-    "cp857": ("ışüöğçâ",),
+    "cp1254": (_TURKISH,),
+    "cp857": (_TURKISH,),
     "cp1257": ("ėšįųūžąčę", "āīšēņļžūģķč"),
     "cp1251": (_RUSSIAN, _UKRAINIAN),
     "cp866": (_RUSSIAN,),
     "cp1125": (_UKRAINIAN,),
     "koi8_r": (_RUSSIAN,),
-    "cp1253": ("αοιετσνηυρπκμλςωδγχθφάίόέήβξζύώψϊϋ",),
-    "cp737": ("αοιετσνηυρπκμλςωδγχθφάίόέήβξζύώψϊϋ",),
+    "cp1253": (_GREEK,),
+    "cp737": (_GREEK,),
     "cp1255": ("יוהלארתמבשנדחפקםעכטןצסגזץךף",),
     "cp862": ("יוהלארתמבשנדחפקםעכטןצסגזץךף",),
     "cp1256": (_ARABIC,),
     "cp720": (_ARABIC,),
     "cp874": (_THAI,),
+    "iso8859_2": _CENTRAL,
+    "iso8859_5": (_RUSSIAN, _UKRAINIAN),
+    "mac_roman": _WESTERN,
+    "mac_latin2": _CENTRAL,
+    "mac_romanian": ("ășțîâ",),
+    "mac_turkish": (_TURKISH,),
+    "mac_greek": (_GREEK,),
+    "mac_cyrillic": (_RUSSIAN, _UKRAINIAN),
 }
-_LATIN: Final = frozenset({"cp1252", "cp850", "cp1250", "cp852", "cp1254", "cp857", "cp1257"})
+_LATIN: Final = frozenset(
+    {"cp1252", "cp850", "cp1250", "cp852", "cp1254", "cp857", "cp1257", "iso8859_2"}
+    | {"mac_roman", "mac_latin2", "mac_romanian", "mac_turkish"}
+)
 
 
 def further_encoding(raws: Iterable[bytes], *, guess: str | None) -> str | None:
@@ -86,7 +113,10 @@ def further_encoding(raws: Iterable[bytes], *, guess: str | None) -> str | None:
     names = names[:: -(-len(names) // _MOST_NAMES)]
     ruled = [(encoding, _weight(names, encoding, model)) for encoding, model in _models(_KNOWN)]
     likeliest, known = max(ruled, key=lambda found: found[1])
-    others = [(encoding, _weight(names, encoding, model)) for encoding, model in _models(FURTHER)]
+    others = [
+        (encoding, _weight(names, encoding, model) - (_SELDOM if encoding in _RARE else 0.0))
+        for encoding, model in _models(FURTHER)
+    ]
     # The rules know Shift-JIS, but not names in its small kana alone, as old programs write them.
     others.append(("cp932", _weight(names, "cp932", _by_letters(_Letters(_SMALL_KANA, latin=False)))))
     best, weight = max(others, key=lambda found: found[1])

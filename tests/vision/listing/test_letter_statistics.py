@@ -25,6 +25,14 @@ WORDS = {
     "cp1255": "כובעים שעונים נעליים תיקים כוסות משקפיים",
     "cp1256": "قبعات ساعات أحذية حقائب أكواب",
     "cp1257": "kepurės batai_žiemai sijonai_ilgį žiedai šalikai",
+    "iso8859_2": "żakiety spódnice książki piłki łyżki",
+    "iso8859_5": "Шапка Обувь сумки Куртка платье",
+    "mac_roman": "Mützen Röcke Gürtel Mäntel Töpfe",
+    "mac_latin2": "čepice boty_dětské hrníčky brýle sukně",
+    "mac_romanian": "căciulă încălțăminte cămașă geantă pălării brățară mănuși",
+    "mac_turkish": "şapkalar ayakkabı çantalar yüzük eşarp",
+    "mac_greek": "καπέλα ρολόγια τσάντες γυαλιά φούστες",
+    "mac_cyrillic": "Шапка Обувь Сумки Куртка ПЛАТЬЯ",
     "cp874": "หมวก นาฬิกา รองเท้า กระเป๋า แก้ว",
 }
 
