@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -304,12 +304,12 @@ def status(
     from fedrec.server.status_document import server_status
 
     opened = ServerHome.open(home)
-    document = server_status(opened, read_live(opened.folder))
-    fingerprint = read_file(opened.folder / JOIN_FILE, JoinFile).fingerprint if document["enrolled"] else None
+    found = server_status(opened, read_live(opened.folder))
+    fingerprint = read_file(opened.folder / JOIN_FILE, JoinFile).fingerprint if found.enrolled else None
     if as_json:
-        print_json(document | {"fingerprint": fingerprint})
+        print_json(asdict(found) | {"fingerprint": fingerprint})
         return
-    say("\n".join(status_lines(document, fingerprint=fingerprint, folder=opened.trainings)))
+    say("\n".join(status_lines(found, fingerprint=fingerprint, folder=opened.trainings)))
 
 
 @app.command()

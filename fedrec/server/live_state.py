@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -50,7 +51,8 @@ class AwaitedReplies(_Live):
     since: datetime
 
 
-class TurnedAway(_Live):
+@dataclass(frozen=True)
+class TurnedAway:
     """A request that the public listener refused."""
 
     time: str

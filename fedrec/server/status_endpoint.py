@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -26,9 +26,10 @@ from fedrec.server.live_state import (
 )
 from fedrec.server.presence import Presence
 from fedrec.server.server_home import ServerHome
-from fedrec.server.status_document import server_status
+from fedrec.server.status_document import refusal_notes, server_status
 from fedrec.server.status_metrics import status_metrics
 from fedrec.server.status_page import TITLE, status_blocks
+from fedrec.server.status_types import ServerStatus, SignedHead
 from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Training
 
@@ -96,7 +97,7 @@ class ServerObserver:
         return {
             "/healthz": Route(lambda: _json({"status": "ok"}), open=True),
             "/metrics": Route(self._metrics),
-            "/status.json": Route(lambda: _json(self.status())),
+            "/status.json": Route(lambda: _json(asdict(self.status()))),
             "/status.html": Route(lambda: _html(render_blocks(status_blocks(self.status())))),
             # The page itself holds no figures: it fetches them, with the token that its reader enters.
             "/": Route(_page, open=True),
@@ -159,17 +160,19 @@ class ServerObserver:
         state.write(self._home.folder)
         self._written = state
 
-    def status(self) -> dict[str, Any]:
-        """Return everything that the status page shows, as a JSON document."""
+    def status(self) -> ServerStatus:
+        """Return everything that the status page shows."""
         with self._mutex:
             followed = self._followed
         # One at a time: the first status of a training composes its epsilons.
         with self._composing:
             status = server_status(self._home, self.live())
-        training = status["training"]
-        if followed is not None and training is not None and followed.number == training["number"]:
-            training |= _of_runner(followed)
-        return status
+        training = status.training
+        if followed is None or training is None or followed.number != training.number:
+            return status
+        # Newer in the process than in the files of the training that it runs.
+        refusals = refusal_notes(followed.runner.refusals.copy())
+        return replace(status, training=replace(training, refusals=refusals, heads=_heads(followed)))
 
     def _metrics(self) -> Answer:
         ends = _certificate_ends(self._home)
@@ -178,22 +181,18 @@ class ServerObserver:
         return Answer(text, prometheus.CONTENT_TYPE)
 
 
-def _of_runner(followed: _Followed) -> dict[str, Any]:
-    """Return what is newer in the process than in the files of the training that it runs."""
-    runner = followed.runner
-    receipts = [(name, runner.receipts.last(name)) for name in followed.cohort]
-    return {
-        "refusals": [{"where": where, "reason": told} for where, told in runner.refusals.copy().items()],
-        "heads": [
-            {
-                "merchant": name,
-                "round": receipt.head.statement.round_number,
-                "head": receipt.head.statement.head_hash[: 2 * prometheus.HEAD_BYTES],
-            }
-            for name, receipt in receipts
-            if receipt is not None
-        ],
-    }
+def _heads(followed: _Followed) -> tuple[SignedHead, ...]:
+    """Return the last ledger heads that the merchants signed, without those that signed none."""
+    receipts = [(name, followed.runner.receipts.last(name)) for name in followed.cohort]
+    return tuple(
+        SignedHead(
+            merchant=name,
+            round=receipt.head.statement.round_number,
+            head=receipt.head.statement.head_hash[: 2 * prometheus.HEAD_BYTES],
+        )
+        for name, receipt in receipts
+        if receipt is not None
+    )
 
 
 def _certificate_ends(home: ServerHome) -> datetime | None:

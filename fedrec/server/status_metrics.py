@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, get_args
+from typing import get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from fedrec.observability import prometheus
+from fedrec.server.status_types import PartyStatus, ServerStatus, TrainingStatus, WaitingFor
 from fedrec.server.trainings import Status
 
 
-def status_metrics(status: Mapping[str, Any], *, certificate_ends: datetime | None) -> Iterator[Metric]:
-    """Yield the metrics of a status from :func:`fedrec.server.status_document.server_status`.
+def status_metrics(status: ServerStatus, *, certificate_ends: datetime | None) -> Iterator[Metric]:
+    """Yield the metrics of a status.
 
     Args:
         status: the status.
@@ -24,59 +25,57 @@ def status_metrics(status: Mapping[str, Any], *, certificate_ends: datetime | No
     Yields:
         The metrics.
     """
-    yield GaugeMetricFamily(prometheus.ENROLLED, "Merchants on the roster.", len(status["enrolled"]))
-    yield GaugeMetricFamily(prometheus.WAITING, "Trainings that are filed.", status["waiting"])
-    if status["started"] is not None:
-        yield GaugeMetricFamily(prometheus.STARTED, "When the process started.", _seconds(status["started"]))
+    yield GaugeMetricFamily(prometheus.ENROLLED, "Merchants on the roster.", len(status.enrolled))
+    yield GaugeMetricFamily(prometheus.WAITING, "Trainings that are filed.", status.waiting)
+    if status.started is not None:
+        yield GaugeMetricFamily(prometheus.STARTED, "When the process started.", _seconds(status.started))
     if certificate_ends is not None:
         ends = certificate_ends.timestamp()
         yield GaugeMetricFamily(prometheus.CERTIFICATE_ENDS, "When the certificate runs out.", ends)
-    yield from _merchant_metrics(status["merchants"])
-    yield from _waiting_metrics(status["waiting_for"], now=_seconds(status["time"]))
+    yield from _merchant_metrics(status.merchants)
+    yield from _waiting_metrics(status.waiting_for, now=_seconds(status.time))
     refused = CounterMetricFamily(
         prometheus.REFUSALS, "Requests turned away, and refusals in the training.", labels=("where",)
     )
-    refused.add_metric(("listener",), status["turned_away"]["count"])
-    if status["training"] is not None:
-        refused.add_metric(("training",), len(status["training"]["refusals"]))
-        yield from _training_metrics(status["training"])
+    refused.add_metric(("listener",), status.turned_away.count)
+    if status.training is not None:
+        refused.add_metric(("training",), len(status.training.refusals))
+        yield from _training_metrics(status.training)
     yield refused
 
 
-def _merchant_metrics(merchants: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+def _merchant_metrics(merchants: Iterable[PartyStatus]) -> Iterator[Metric]:
     def family(name: str, what: str, values: Mapping[str, float]) -> Metric:
         made = GaugeMetricFamily(name, what, labels=("merchant",))
         for merchant, value in values.items():
             made.add_metric((merchant,), value)
         return made
 
-    known = {merchant["name"]: merchant for merchant in merchants}
-    connected = {name: float(bool(found["connected"])) for name, found in known.items()}
-    seen = {name: _seconds(found["last_seen"]) for name, found in known.items() if found["last_seen"]}
+    known = {merchant.name: merchant for merchant in merchants}
+    connected = {name: float(bool(found.connected)) for name, found in known.items()}
+    seen = {name: _seconds(found.last_seen) for name, found in known.items() if found.last_seen}
     trips = {
-        name: found["round_trip_seconds"]
+        name: found.round_trip_seconds
         for name, found in known.items()
-        if found["round_trip_seconds"] is not None
+        if found.round_trip_seconds is not None
     }
-    replies = {
-        name: found["reply_seconds"] for name, found in known.items() if found["reply_seconds"] is not None
-    }
+    replies = {name: found.reply_seconds for name, found in known.items() if found.reply_seconds is not None}
     yield family(prometheus.MERCHANT_CONNECTED, "1 for a merchant that is connected.", connected)
     yield family(prometheus.MERCHANT_SEEN, "When a merchant was last heard of.", seen)
     yield family(prometheus.MERCHANT_ROUND_TRIP, "Seconds to a merchant and back, by TCP.", trips)
     yield family(prometheus.MERCHANT_REPLY, "Seconds that a merchant's last reply took.", replies)
 
 
-def _waiting_metrics(waiting: Mapping[str, Any] | None, *, now: float) -> Iterator[Metric]:
+def _waiting_metrics(waiting: WaitingFor | None, *, now: float) -> Iterator[Metric]:
     awaited = GaugeMetricFamily(
         prometheus.AWAITED, "1 for a merchant that is waited for.", labels=("merchant",)
     )
     seconds = 0.0
     if waiting is not None:
-        for name in waiting["merchants"]:
+        for name in waiting.merchants:
             awaited.add_metric((name,), 1.0)
-        if waiting["since"] is not None:
-            seconds = max(0.0, now - _seconds(waiting["since"]))
+        if waiting.since is not None:
+            seconds = max(0.0, now - _seconds(waiting.since))
     yield awaited
     yield GaugeMetricFamily(
         prometheus.WAITING_SECONDS,
@@ -85,8 +84,8 @@ def _waiting_metrics(waiting: Mapping[str, Any] | None, *, now: float) -> Iterat
     )
 
 
-def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
-    number, rounds = training["number"], training["rounds"]
+def _training_metrics(training: TrainingStatus) -> Iterator[Metric]:
+    number, rounds = training.number, training.rounds
     last = rounds[-1] if rounds else None
 
     def gauge(name: str, what: str, value: float) -> Metric:
@@ -104,38 +103,41 @@ def _training_metrics(training: Mapping[str, Any]) -> Iterator[Metric]:
         prometheus.TRAINING_STATE, "1 for the training's current state.", labels=("training", "state")
     )
     for name in get_args(Status):
-        state.add_metric((number, name), float(name == training["state"]))
+        state.add_metric((number, name), float(name == training.state))
     yield state
-    yield gauge(prometheus.ROUNDS_PLANNED, "Rounds that the plan has.", training["rounds_planned"])
-    yield gauge(prometheus.ROUND, "The last finished round.", last["round"] if last else 0)
-    contributors, dropouts = (last["contributors"], last["dropouts"]) if last else (0, 0)
+    yield gauge(prometheus.ROUNDS_PLANNED, "Rounds that the plan has.", training.rounds_planned)
+    yield gauge(prometheus.ROUND, "The last finished round.", last.round if last else 0)
+    contributors, dropouts = (last.contributors, last.dropouts) if last else (0, 0)
     yield gauge(prometheus.CONTRIBUTORS, "Contributors of the last round.", contributors)
     yield gauge(prometheus.DROPOUTS, "Dropouts of the last round.", dropouts)
-    least = training["min_contributors"]
+    least = training.min_contributors
     yield gauge(prometheus.MIN_CONTRIBUTORS, "Contributors that a round needs.", least)
-    yield gauge(prometheus.COHORT, "Merchants of the training.", len(training["cohort"]))
-    if training["accuracy"] is not None:
-        yield gauge(prometheus.ACCURACY, "Accuracy on the operator's photos.", training["accuracy"])
-    if training["seconds_left"] is not None:
-        yield gauge(prometheus.SECONDS_LEFT, "Time left at the last rounds' pace.", training["seconds_left"])
-    opened = sum(bool(line["opened"]) for line in rounds)
+    yield gauge(prometheus.COHORT, "Merchants of the training.", len(training.cohort))
+    if training.accuracy is not None:
+        yield gauge(prometheus.ACCURACY, "Accuracy on the operator's photos.", training.accuracy)
+    if training.seconds_left is not None:
+        yield gauge(prometheus.SECONDS_LEFT, "Time left at the last rounds' pace.", training.seconds_left)
+    opened = sum(bool(line.opened) for line in rounds)
     outcomes = {"opened": opened, "lost": len(rounds) - opened}
     yield counter(prometheus.ROUNDS, "Finished rounds.", "outcome", outcomes)
-    phases = {phase: math.fsum(line[f"seconds_{phase}"] for line in rounds) for phase in ("train", "unmask")}
+    phases = {
+        "train": math.fsum(line.seconds_train for line in rounds),
+        "unmask": math.fsum(line.seconds_unmask for line in rounds),
+    }
     yield counter(prometheus.PHASE_SECONDS, "Seconds spent in each phase.", "phase", phases)
-    moved = {way: sum(line[f"bytes_{way}"] for line in rounds) for way in ("up", "down")}
+    moved = {"up": sum(line.bytes_up for line in rounds), "down": sum(line.bytes_down for line in rounds)}
     yield counter(prometheus.BYTES, "Bytes of messages, from and to merchants.", "direction", moved)
-    spent, planned = (_number(training[key]) for key in ("epsilon", "epsilon_planned"))
+    spent, planned = (_number(value) for value in (training.epsilon, training.epsilon_planned))
     yield gauge(prometheus.EPSILON_SPENT, "Epsilon (PLD, server's view) of the finished rounds.", spent)
-    broken = _number(training["epsilon_aggregation_broken"])
+    broken = _number(training.epsilon_aggregation_broken)
     yield gauge(prometheus.EPSILON_BROKEN, "Epsilon (PLD) if every upload were seen in clear.", broken)
     left = planned - spent if math.isfinite(spent) else 0.0
     yield gauge(prometheus.EPSILON_LEFT, "Epsilon that the plan has left.", left)
     head = GaugeMetricFamily(
         prometheus.LEDGER_HEAD, "Round of the last head that a merchant signed.", labels=("merchant", "head")
     )
-    for entry in training["heads"]:
-        head.add_metric((entry["merchant"], entry["head"]), entry["round"])
+    for entry in training.heads:
+        head.add_metric((entry.merchant, entry.head), entry.round)
     yield head
 
 

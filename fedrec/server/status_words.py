@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from fedrec._internal import number_format
 from fedrec._internal.moments import MOMENT_SECONDS, moment, seconds_between
 from fedrec._internal.text import listed
+from fedrec.server.status_types import WaitingFor
 
 
-def waiting_text(waiting: Mapping[str, Any], *, now: str) -> str:
+def waiting_text(waiting: WaitingFor, *, now: str) -> str:
     """Say what a training waits for, from whom, and since when.
 
     Args:
@@ -20,9 +18,9 @@ def waiting_text(waiting: Mapping[str, Any], *, now: str) -> str:
     Returns:
         One sentence without a full stop.
     """
-    who = f": {listed(waiting['merchants'])}" if waiting["merchants"] else ""
-    since = waiting["since"]
+    who = f": {listed(waiting.merchants)}" if waiting.merchants else ""
+    since = waiting.since
     lasted = ""
     if since is not None and seconds_between(since, now) >= MOMENT_SECONDS:
         lasted = f", since {moment(since)}, for {number_format.duration(round(seconds_between(since, now)))}"
-    return f"waits for {waiting['what']}{who}{lasted}"
+    return f"waits for {waiting.what}{who}{lasted}"

@@ -40,6 +40,7 @@ from fedrec.protocol.transport import pack
 from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_endpoint import ServerObserver
+from fedrec.server.status_types import RefusalNote
 from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Training
 from tests.support.ledgers import COUNT
@@ -271,9 +272,12 @@ def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: 
 def test_a_training_whose_updates_lie_open_is_alarmed_on_every_status(home: ServerHome) -> None:
     made = filed(home, privacy="local", secure_aggregation="none")
     made.set_status("running")
-    with served(dict(ServerObserver(home).routes())) as client:
-        status, page = client.get("/status.json").json(), client.get("/status.html").text
-    (alarm,) = status["training"]["alarms"]
+    observer = ServerObserver(home)
+    with served(dict(observer.routes())) as client:
+        page = client.get("/status.html").text
+    status = observer.status()
+    assert status.training is not None
+    (alarm,) = status.training.alarms
     assert "not encrypted" in alarm and "NOT PRIVATE" in page and alarm in Outline(page).text
     lines = status_lines(status, fingerprint=None, folder=home.trainings)
     assert any(f"NOT PRIVATE: {alarm}" in told for told in lines)
@@ -295,9 +299,9 @@ def test_figures_that_no_file_has_come_from_the_running_process(home: ServerHome
     )
     observer = ServerObserver(home)
     observer.follow(training, cast(TrainingRunner, running))
-    status = observer.status()["training"]
-    assert status["in_flight"] == 5 and status["noted"] == {"bert": "late 2 times in a row"}
-    assert status["refusals"] == [{"where": "round 2, bert", "reason": '<script>alert("no")</script>'}]
+    status = observer.status().training
+    assert status is not None and status.in_flight == 5 and status.noted == {"bert": "late 2 times in a row"}
+    assert status.refusals == (RefusalNote("round 2, bert", '<script>alert("no")</script>'),)
     with served(dict(observer.routes())) as client:
         text = client.get("/metrics").text
         shown = Outline(client.get("/status.html").text)
@@ -313,7 +317,7 @@ def test_figures_that_no_file_has_come_from_the_running_process(home: ServerHome
 
 def test_a_server_without_trainings_has_a_status(home: ServerHome) -> None:
     observer = ServerObserver(home)
-    assert observer.status()["training"] is None
+    assert observer.status().training is None
     with served(dict(observer.routes())) as client:
         assert at(parsed(client.get("/metrics").text), "fedrec_merchants_enrolled") == 3
         assert "nothing has been run yet" in client.get("/status.html").text

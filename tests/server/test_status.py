@@ -32,6 +32,7 @@ from fedrec.server.live_state import LIVE_FILE, Connection, LiveState, announce_
 from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.presence import AWAY_SECONDS, Presence
 from fedrec.server.reply_board import ReplyBoard
+from fedrec.server.round_records import RoundLine
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_document import seconds_left, server_status
 from fedrec.server.status_endpoint import ServerObserver
@@ -274,12 +275,17 @@ def test_a_server_that_has_stopped_or_died_connects_nobody(home: ServerHome) -> 
     [
         ("filed", "", (), None),
         ("done", "no model bundle was made", (), None),
-        ("filed", "waits for merchants: 2 of 3 joined", ("anna", "cleo"), ("merchants to connect", ["bert"])),
+        (
+            "filed",
+            "waits for merchants: 2 of 3 joined",
+            ("anna", "cleo"),
+            ("merchants to connect", ("bert",)),
+        ),
         (
             "filed",
             "waits for merchants: 2 of 3 joined (bert: policy 'schemes')",
             ("anna", "bert", "cleo"),
-            ("merchants to accept the plan", ["bert"]),
+            ("merchants to accept the plan", ("bert",)),
         ),
     ],
 )
@@ -288,7 +294,7 @@ def test_a_training_says_what_it_waits_for_and_since_when(
     status: Any,
     reason: str,
     connected: tuple[str, ...],
-    waiting: tuple[str, list[str]] | None,
+    waiting: tuple[str, tuple[str, ...]] | None,
 ) -> None:
     training = filed(home)
     training.keep_refusals({"bert": "policy 'schemes'", "round 1, cleo": "too late"})
@@ -296,12 +302,12 @@ def test_a_training_says_what_it_waits_for_and_since_when(
     began = training.since()
     connections = {name: Connection(connected=True) for name in connected}
     state = live(training=None, awaited=None, connections=connections)
-    found = server_status(home, state)["waiting_for"]
+    found = server_status(home, state).waiting_for
     if waiting is None:
         assert found is None
         return
-    assert began is not None and found["since"] == began.isoformat(timespec="seconds")
-    assert (found["what"], found["merchants"]) == waiting
+    assert began is not None and found is not None and found.since == began.isoformat(timespec="seconds")
+    assert (found.what, found.merchants) == waiting
     # Words that change don't begin the wait anew; an end of it does.
     body = json.loads((training.folder / "state.json").read_text())
     body["since"] = "2026-01-31T09:00:00+00:00"
@@ -342,8 +348,8 @@ def test_the_observer_writes_when_something_changes_and_takes_over_who_was_seen(
     assert found is not None and found.connections["bert"].connected and found.is_fresh
     observer.publish(running=False)
     assert (found := read_live(home.folder)) is not None and not found.is_fresh
-    later = ServerObserver(home, Presence()).status()["merchants"]
-    assert [(told["connected"], told["last_seen"] is not None) for told in later] == [
+    later = ServerObserver(home, Presence()).status().merchants
+    assert [(told.connected, told.last_seen is not None) for told in later] == [
         (False, True),
         (False, True),
         (False, False),
@@ -352,7 +358,12 @@ def test_the_observer_writes_when_something_changes_and_takes_over_who_was_seen(
 
 def test_the_time_left_is_the_median_of_recent_rounds_times_those_left() -> None:
     plan = cast(Any, SimpleNamespace(rounds=100, upload_window=None))
-    rounds = [{"round": at, "seconds": 1000.0 if at < 5 else 2.0 + (at == 9) * 500} for at in range(1, 14)]
+    rounds = [
+        RoundLine.from_dict(
+            round_line(at, contributors=3) | {"seconds": 1000.0 if at < 5 else 2.0 + (at == 9) * 500}
+        )
+        for at in range(1, 14)
+    ]
     assert seconds_left(plan, rounds) == 2.0 * 87
     assert seconds_left(plan, []) is None
 
@@ -371,7 +382,7 @@ def test_a_damaged_training_is_named_and_hides_no_other(home: ServerHome) -> Non
     assert [found["number"] for found in document["damaged"]] == ["0001", "0002"]
     assert "training    0001 can't be read: " in text and "training    0002 can't be read: " in text
     assert "training    0003 done" in text and "training    0004 running" in text
-    assert "Training 0001 can" in str(status_blocks(document | {"started": document["time"]}))
+    assert "Training 0001 can" in str(status_blocks(server_status(home, live(training="0004"))))
 
 
 def test_a_server_that_is_loading_is_starting_and_forgets_nobody(home: ServerHome) -> None:
@@ -407,7 +418,8 @@ def test_a_pause_after_refusals_is_a_wait_for_those_who_refused(home: ServerHome
         told.append(training.status())
         connected = {name: Connection(connected=True) for name in ("anna", "bert", "cleo")}
         found = server_status(home, live(training="0001", awaited=None, connections=connected))
-        told.append((found["waiting_for"]["what"], found["waiting_for"]["merchants"]))
+        assert found.waiting_for is not None
+        told.append((found.waiting_for.what, found.waiting_for.merchants))
         ended.set()
 
     with pytest.MonkeyPatch.context() as patch:
@@ -415,4 +427,4 @@ def test_a_pause_after_refusals_is_a_wait_for_those_who_refused(home: ServerHome
         with pytest.raises(_StoppedError):
             run._before_round(2)
     assert told[0] == ("running", "too many refused; the next round waits 20 s")
-    assert told[1] == ("merchants to accept round 3", ["bert"])
+    assert told[1] == ("merchants to accept round 3", ("bert",))

@@ -195,8 +195,9 @@ def test_operator_and_merchant_see_how_far_a_campaign_is(tmp_path: Path) -> None
     told = "until 2023-11-21 22:13 UTC: 1 of 3 uploads; missing: m0, m2"
     assert f"  window    {told}\n" in shown()
     status = ServerObserver(home).status()
-    assert status["training"]["window"]["text"] == told
-    assert status["training"]["window"]["missing"] == ["m0", "m2"]
+    assert status.training is not None and status.training.window is not None
+    assert status.training.window.text == told
+    assert status.training.window.missing == ("m0", "m2")
     assert told in str(status_blocks(status))
     survivor = Survivor(merchant="m1", commitment_hash="0" * 64)
     files.write_survivors(

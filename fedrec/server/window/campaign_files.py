@@ -12,7 +12,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import FailFast, Field
 
 from fedrec._internal.files import sync_folder, write_atomically
-from fedrec._internal.moments import iso_text
 from fedrec._internal.text import listed
 from fedrec.errors import ProtocolError, TrainingError
 from fedrec.protocol.plan import TrainingPlan
@@ -164,19 +163,6 @@ class CampaignProgress:
             return f"until {self.ends:%Y-%m-%d %H:%M} UTC: {uploads}"
         awaited = f"; waits for {listed(self.awaited)}" if len(self.answered) < self.needed else ""
         return f"closed: {uploads}; {len(self.answered)} of the {self.needed} answers needed{awaited}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the progress as JSON values."""
-        return {
-            "ends": iso_text(self.ends),
-            "uploaded": list(self.uploaded),
-            "missing": list(self.missing),
-            "closed": self.closed,
-            "answered": list(self.answered),
-            "awaited": list(self.awaited),
-            "answers_needed": self.needed,
-            "text": self.text,
-        }
 
 
 def read_progress(training: Path, plan: TrainingPlan) -> CampaignProgress | None:
