@@ -55,10 +55,21 @@ def open_regular(path: Path) -> BinaryIO:
     raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
-def read_regular(path: Path) -> bytes:
-    """Read a whole file that somebody else may have put there; ``OSError`` as :func:`open_regular`."""
+def read_regular(path: Path, *, most: int | None = None) -> bytes:
+    """Read a file that somebody else may have put there.
+
+    Args:
+        path: the file, or a link to one.
+        most: how many bytes of it; None for all. One more than is allowed shows a file that is too large.
+
+    Returns:
+        Its first bytes.
+
+    Raises:
+        OSError: it can't be read, or is no regular file.
+    """
     with open_regular(path) as file:
-        return file.read()
+        return file.read(-1 if most is None else most)
 
 
 @contextmanager
@@ -166,13 +177,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def file_stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return a value that changes when a file is written or replaced; None if it can't be looked at."""
+Stamp = tuple[int, int, int]
+"""A value that changes when a file is written or replaced: its time in nanoseconds, its size, its inode."""
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    """Return the stamp of a file whose state was read."""
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def file_stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file; None if it can't be read."""
     try:
-        found = path.stat()
+        return stamp_of(path.stat())
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def write_secret(path: Path, content: bytes) -> None:

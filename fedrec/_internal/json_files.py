@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedrec._internal.files import open_regular, write_atomically
+from fedrec._internal.files import read_regular, write_atomically
 from fedrec.errors import ConfigError
 
 _LARGEST = 1 << 26
@@ -42,8 +42,7 @@ def read_document(path: Path, *, schema: str, largest: int = _LARGEST) -> dict[s
         ConfigError: it can't be read, is too large, or is of another schema.
     """
     try:
-        with open_regular(path) as file:
-            data = file.read(largest + 1)
+        data = read_regular(path, most=largest + 1)
         if len(data) > largest:
             raise ConfigError(f"{path} is too large: more than {largest:,} bytes")
         found = json.loads(data.decode("utf-8"))

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from fedrec._internal.files import open_regular
+from fedrec._internal.files import read_regular
 from fedrec._internal.suggestions import did_you_mean
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
@@ -32,8 +32,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: it can't be read, is larger than 1 MiB, or is not TOML.
     """
     try:
-        with open_regular(path) as file:
-            data = file.read(_LARGEST + 1)
+        data = read_regular(path, most=_LARGEST + 1)
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror or error}") from None
     if len(data) > _LARGEST:

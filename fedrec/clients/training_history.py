@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from fedrec._internal.files import open_regular
+from fedrec._internal.files import read_regular
 from fedrec.clients.status_types import Budget, NextRound, TrainingHistory
 from fedrec.clients.store_view import StoreView, readable_plan
 from fedrec.errors import DataError
@@ -111,8 +111,8 @@ def _accuracy(folder: Path) -> float | None:
     from fedrec.recognition.bundle.manifest import LARGEST_MANIFEST, MANIFEST, read_manifest
 
     try:
-        with open_regular(folder / MANIFEST) as file:
-            manifest = read_manifest(file.read(LARGEST_MANIFEST + 1), where=MANIFEST)
+        content = read_regular(folder / MANIFEST, most=LARGEST_MANIFEST + 1)
+        manifest = read_manifest(content, where=MANIFEST)
     except (OSError, DataError):
         return None
     return next((figure.value for figure in manifest.measured if figure.name == "accuracy"), None)

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import FailFast, Field, StringConstraints, model_validator
 
-from fedrec._internal.files import open_regular
+from fedrec._internal.files import read_regular
 from fedrec._internal.look_alikes import look_alikes, shown
 from fedrec.errors import ConfigError, ProtocolError
 from fedrec.protocol.plan import Peer, Unit
@@ -145,9 +145,7 @@ def read_file(path: Path, kind: type[Kind]) -> Kind:
         ConfigError: the file can't be read or has another format; one line.
     """
     try:
-        with open_regular(path) as file:
-            raw = file.read(shape_of(kind).bytes + 1)
-        return read_json(raw, kind)
+        return read_json(read_regular(path, most=shape_of(kind).bytes + 1), kind)
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder: name the file in it, {_FILES[kind]}") from None
     except OSError as error:
@@ -163,8 +161,8 @@ def _other_kind(path: Path, kind: type[Strict]) -> str | None:
     """Return what a file is that was taken for one of ``kind``; None if it is none of the others."""
     for other in _NAMES:
         if other is not kind:
-            with suppress(ConfigError, OSError, ProtocolError), open_regular(path) as file:
-                read_json(file.read(shape_of(other).bytes + 1), other)
+            with suppress(ConfigError, OSError, ProtocolError):
+                read_json(read_regular(path, most=shape_of(other).bytes + 1), other)
                 return _NAMES[other]
     return None
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fedrec._internal.files import open_regular
+from fedrec._internal.files import open_regular, read_regular
 from fedrec.errors import DataError
 from fedrec.recognition.bundle.manifest import GRAPH, LARGEST_MANIFEST, MANIFEST, Manifest, read_manifest
 from fedrec.recognition.bundle.photo_inputs import prepared
@@ -129,8 +129,8 @@ def open_model(place: Path) -> RecognitionModel:
     """
     folder = bundle_folder(place)
     try:
-        with open_regular(folder / MANIFEST) as file:
-            manifest = read_manifest(file.read(LARGEST_MANIFEST + 1), where=f"{folder}/{MANIFEST}")
+        content = read_regular(folder / MANIFEST, most=LARGEST_MANIFEST + 1)
+        manifest = read_manifest(content, where=f"{folder}/{MANIFEST}")
         path = folder / GRAPH
         with open_regular(path) as file:
             if path.stat().st_size != manifest.graph.bytes:

@@ -10,8 +10,9 @@ import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Final, cast
 
+from fedrec._internal.files import Stamp, stamp_of
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.flower.downloads import Download
@@ -85,7 +86,7 @@ class BundleOffers:
         self._home = home
         self._mutex = threading.Lock()
         self._ids: dict[Path, str] = {}
-        self._digests: dict[Path, tuple[tuple[int, int, int], OfferedFile]] = {}
+        self._digests: dict[Path, tuple[Stamp, OfferedFile]] = {}
 
     def __call__(self, key: bytes, path: str) -> Download | None:
         """Return what a merchant may download.
@@ -152,17 +153,13 @@ class BundleOffers:
 
     def _described(self, path: Path) -> OfferedFile:
         with path.open("rb") as file:
-            stamp = _stamp(file)
+            found = os.fstat(file.fileno())
+            stamp = stamp_of(found)
             kept = self._digests.get(path)
             if kept is None or kept[0] != stamp:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-                kept = self._digests[path] = stamp, OfferedFile(sha256=digest, bytes=stamp[1])
+                kept = self._digests[path] = stamp, OfferedFile(sha256=digest, bytes=found.st_size)
         return kept[1]
-
-
-def _stamp(file: BinaryIO) -> tuple[int, int, int]:
-    told = os.fstat(file.fileno())
-    return told.st_mtime_ns, told.st_size, told.st_ino
 
 
 def signed_offer(statement: BundleOffer, identity: SigningIdentity) -> SignedBundleOffer:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from fedrec._internal.file_locks import LockedElsewhereError, locked
+from fedrec._internal.files import Stamp, stamp_of
 from fedrec._internal.json_files import write_json
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, ServiceError
@@ -53,8 +54,7 @@ class RosterFile:
     def read(self) -> Roster:
         """Return the roster."""
         try:
-            found = self.path.stat()
-            return _read_roster(self.path, found.st_mtime_ns, found.st_size, found.st_ino)
+            return _read_roster(self.path, stamp_of(self.path.stat()))
         except (OSError, ValidationError) as error:
             raise _unusable(self.path, error) from None
 
@@ -99,7 +99,7 @@ class RosterFile:
 
 
 @lru_cache(maxsize=2)
-def _read_roster(path: Path, modified: int, size: int, inode: int) -> Roster:
+def _read_roster(path: Path, stamp: Stamp) -> Roster:
     """Read the roster; once for each version of the file, since a running server asks every second."""
     enrolled = _STATEMENTS.validate_json(path.read_bytes())
     return Roster(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from fedrec._internal.files import file_stamp
+from fedrec._internal.files import Stamp, file_stamp
 from fedrec._internal.moments import iso_text, now_text
 from fedrec.errors import FedrecError
 from fedrec.privacy.audit import claims
@@ -280,7 +280,7 @@ def _summary(training: Training) -> TrainingSummary:
 
 
 @lru_cache(maxsize=4 * _EARLIER)
-def _read_summary(training: Training, stamps: tuple[tuple[int, int, int] | None, ...]) -> TrainingSummary:
+def _read_summary(training: Training, stamps: tuple[Stamp | None, ...]) -> TrainingSummary:
     plan, rounds = training.plan(), training.rounds()
     state, reason = training.status()
     best = _best(rounds)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from PIL import Image
 
-from fedrec._internal.files import OPEN_FLAGS
+from fedrec._internal.files import read_regular
 from fedrec.errors import ConfigError, DataError
 from fedrec.vision.decoding import decode
 
@@ -54,15 +52,7 @@ def read_file(path: Path) -> bytes:
         DataError: it is missing, of another kind, or too large; the text is one line without the path.
     """
     try:
-        # Not blocking: a pipe would wait for its other end.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | OPEN_FLAGS)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise DataError("is not a regular file")
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                data = file.read(LARGEST_FILE + 1)
-        finally:
-            os.close(descriptor)
+        data = read_regular(path, most=LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         raise DataError(getattr(error, "strerror", None) or "can't be opened") from None
     if len(data) > LARGEST_FILE:

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fedrec._internal.files import open_regular, write_atomically
+from fedrec._internal.files import read_regular, write_atomically
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, DataError
 from fedrec.recognition.drift.measures import MEASURES, Means
@@ -136,8 +136,7 @@ def write_reference(path: Path, reference: Reference) -> None:
 def read_reference(path: Path) -> Reference:
     """Read a reference from a file; ``DataError`` if it can't be read or is none."""
     try:
-        with open_regular(path) as file:
-            data = file.read(_LARGEST_FILE + 1)
+        data = read_regular(path, most=_LARGEST_FILE + 1)
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}") from None
     if len(data) > _LARGEST_FILE:

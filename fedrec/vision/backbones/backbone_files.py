@@ -16,7 +16,7 @@ from typing import Annotated, Final, Literal
 import platformdirs
 from pydantic import Field, StringConstraints, ValidationError
 
-from fedrec._internal.files import sync_folder, write_secret
+from fedrec._internal.files import Stamp, stamp_of, sync_folder, write_secret
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
 from fedrec.protocol.schema import Hash, Strict, sha256_hex
@@ -218,8 +218,7 @@ def check_file(preparation: Preparation) -> Path:
     """
     path = network_file(preparation)
     try:
-        about = path.stat()
-        found = _hash_of(path, about.st_size, about.st_mtime_ns, about.st_ino)
+        found = _hash_of(path, stamp_of(path.stat()))
     except OSError:
         found = None
     if found != preparation.file_sha256:
@@ -230,7 +229,7 @@ def check_file(preparation: Preparation) -> Path:
 
 
 @lru_cache(maxsize=8)
-def _hash_of(path: Path, size: int, changed_ns: int, inode: int) -> str:
-    """Hash a file; size, time and inode stand in the key of the cache."""
+def _hash_of(path: Path, stamp: Stamp) -> str:
+    """Hash a file; its stamp stands in the key of the cache."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
