@@ -106,6 +106,49 @@ def replace_key(key: SignedSealingKey, public: bytes) -> SignedSealingKey:
     return key.model_copy(update={"statement": statement})
 
 
+# The server sends merchants other models than the one that they sign for.
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        # Merchants that sign one hash for different models would be in one sum all the same.
+        (lambda model: model + 1, "doesn't match its hash"),
+        (lambda model: model[:-1], "doesn't match its hash"),
+        (lambda model: np.append(model, model), "doesn't match its hash"),
+    ],
+    ids=["another", "shorter", "longer"],
+)
+def test_a_model_that_is_not_the_one_of_its_hash_is_charged_nothing(
+    tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], reason: str
+) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan()
+    request, blobs = round_one(plan, join_all(cohort, plan))
+    model = change(np.frombuffer(blobs["model"], "<f4")).astype("<f4").tobytes()
+    with pytest.raises(ProtocolError, match=reason):
+        cohort.merchants["m0"].train(request, {"model": model})
+    # Nor is another size right under its own hash.
+    if len(model) != len(blobs["model"]):
+        other = request.model_copy(update={"round_number": 2, "model_hash": sha256_hex(model)})
+        with pytest.raises(ProtocolError, match="wrong size"):
+            cohort.merchants["m0"].train(other, {"model": model})
+    assert not cohort.merchants["m0"].ledger.begun
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_model_of_values_that_are_not_finite_is_charged_nothing(tmp_path: Path, value: float) -> None:
+    cohort = Cohort(tmp_path)
+    plan = cohort.plan()
+    request, blobs = round_one(plan, join_all(cohort, plan))
+    model = np.frombuffer(blobs["model"], "<f4").copy()
+    model[3] = value
+    later = request.model_copy(update={"round_number": 2, "model_hash": sha256_hex(model.tobytes())})
+    with pytest.raises(ProtocolError, match="not finite"):
+        cohort.merchants["m0"].train(later, {"model": model.tobytes()})
+    assert not cohort.merchants["m0"].ledger.begun
+
+
 def test_a_swapped_peer_key_in_the_roster_is_refused_by_a_merchant_that_approved_another(
     tmp_path: Path,
 ) -> None:

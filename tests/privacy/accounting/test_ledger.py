@@ -29,12 +29,20 @@ from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.accounting.ledger_creation import create_ledger
 from fedrec.privacy.accounting.ledger_entries import CountEntry, charges, last_count
 from fedrec.privacy.accounting.ledger_head import head_of, write_head
-from fedrec.privacy.accounting.ledger_reader import read_entries, read_openings, verify_file
+from fedrec.privacy.accounting.ledger_reader import (
+    check_not_in_use,
+    ends_with_key,
+    in_use,
+    read_entries,
+    read_openings,
+    verify_file,
+)
 from fedrec.privacy.accounting.lifetime_cap import NOMINAL_EPSILON
 from fedrec.privacy.accounting.loss_composition import LossSum
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.accounting.privacy_filter import TrainingCost, read_filter
 from fedrec.privacy.accounting.privacy_loss import Losses
+from fedrec.privacy.endorsements import sign_rotation
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.statements import RECEIPT_CONTEXT, Receipt
 from tests.support.layout import ROOT
@@ -921,3 +929,27 @@ def test_a_changed_opening_is_detected(tmp_path: Path) -> None:
         raw.close()
         with pytest.raises(LedgerError, match="opening of entry 3"):
             open_ledger(path)
+
+
+def test_a_ledger_is_in_use_while_it_is_open(tmp_path: Path) -> None:
+    path = made_ledger(tmp_path / "ledger.sqlite")
+    check_not_in_use(path)
+    with open_ledger(path):
+        assert in_use(path)
+        with pytest.raises(LedgerError, match="in use by another process"):
+            check_not_in_use(path)
+    check_not_in_use(path)
+
+
+def test_a_ledger_ends_with_the_key_of_its_last_exchange_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    first, second, third = (SigningIdentity.generate() for _ in range(3))
+    assert not ends_with_key(path, first.public)
+    create_ledger(path, signer=first, count=COUNT)
+    # A ledger begins with a key, and has exchanged none for it.
+    assert not ends_with_key(path, first.public)
+    for old, new in ((first, second), (second, third)):
+        with Ledger(path, signer=old, verify=verify) as ledger:
+            ledger.rotate(sign_rotation("shop", old=old, new=new), signer=new)
+    assert ends_with_key(path, third.public)
+    assert not ends_with_key(path, second.public)
