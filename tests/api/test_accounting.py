@@ -1,4 +1,4 @@
-"""The accountants at the front door: what a report says of a plan, and Google's own composition."""
+"""The public accountants: what a report says of a plan, and Google's own composition."""
 
 from __future__ import annotations
 

@@ -439,5 +439,5 @@ def test_two_sets_open_only_with_more_corrupt_members_than_the_plan_states(
         # The difference of the two keys is the one key of m3, which is small.
         assert int(np.abs(key_of(plan, whole) - key_of(plan, less)).max()) < 100
     else:
-        with pytest.raises(AggregationError):
+        with pytest.raises(AggregationError, match="too large to be a sum of merchants' keys"):
             key_of(plan, min((whole, less), key=len))

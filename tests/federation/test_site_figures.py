@@ -178,7 +178,7 @@ def test_a_server_gets_them_once_and_only_where_the_plan_asks(tmp_path: Path) ->
     # The same request has the same answer, and costs nothing more; another one has none.
     assert merchant.train(request, blobs) == (reply, sent)
     other, other_blobs = asked(plan, cohort, 3, model=np.ones(DIMENSION, "<f4").tobytes())
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="for a different request"):
         merchant.train(other, other_blobs)
     short, short_blobs = asked(plan, cohort, 3, model=bytes(4 * DIMENSION - 4))
     cohort.restart("m1")

@@ -122,7 +122,7 @@ def test_the_guard_tells_of_admitted_requests_to_fleet_alone() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how long a packet takes")
-def test_the_door_reads_a_connections_round_trip_from_the_system() -> None:
+def test_the_limits_read_a_connections_round_trip_from_the_system() -> None:
     connections = ConnectionLimits()
     listening = socket.create_server(("127.0.0.1", 0))
     with listening, socket.create_connection(listening.getsockname()) as client:

@@ -117,7 +117,7 @@ def test_a_repeated_charge_changes_nothing(tmp_path: Path) -> None:
         assert not first.already_charged
         assert again.hash == first.hash
         assert len(_charges(ledger)) == 1
-        with pytest.raises(LedgerError):
+        with pytest.raises(LedgerError, match="charged with other values"):
             ledger.charge(replace(CHARGE, guaranteed_noise_multiplier=3.0), version=VERSION)
         assert (
             ledger.charge(replace(CHARGE, code="fedrec 1", policy_hash="00" * 32), version=VERSION).charge
@@ -154,7 +154,7 @@ def test_a_training_that_exceeds_the_cap_is_refused_before_its_first_charge(tmp_
         other = max(n for n in range(1, 60) if fits(most, 2, n))
         another = replace(cost, training_id="11" * 32, rounds=other)
         ledger.check_ahead(another)
-        with pytest.raises(BudgetExceededError):
+        with pytest.raises(BudgetExceededError, match="over the cap"):
             ledger.check_ahead(replace(another, rounds=other + 1))
         with pytest.raises(RefusedError, match="protects"):
             ledger.check_ahead(replace(cost, unit="product"))
@@ -165,20 +165,20 @@ def test_the_cap_is_never_passed_and_a_step_is_refused_just_when_the_filter_says
     path, cap = tmp_path / "l", 2.0
     with open_ledger(path, cap, 1e-5) as ledger:
         done = 0
-        with pytest.raises(BudgetExceededError):
+        with pytest.raises(BudgetExceededError, match="over the cap"):
             while True:
                 ledger.charge(replace(CHARGE, round_number=done), version=VERSION)
                 done += 1
         assert len(_charges(ledger)) == done > 3
         assert _filtered([done], epsilon=cap) <= cap < _filtered([done + 1], epsilon=cap)
-        with pytest.raises(BudgetExceededError):
+        with pytest.raises(BudgetExceededError, match="over the cap"):
             ledger.charge(
                 replace(CHARGE, training_id="99" * 32, mode="off", guaranteed_noise_multiplier=0.0),
                 version=VERSION,
             )
         assert ledger.charge(CHARGE, version=VERSION).already_charged
     # It spans restarts and trainings.
-    with open_ledger(path, cap, 1e-5) as ledger, pytest.raises(BudgetExceededError):
+    with open_ledger(path, cap, 1e-5) as ledger, pytest.raises(BudgetExceededError, match="over the cap"):
         ledger.charge(replace(CHARGE, training_id="11" * 32), version=VERSION)
     assert verify_file(path, public=b"p" * 32, verify=verify_mac).entries == done + 1
 
@@ -420,7 +420,7 @@ def test_kill_9_after_a_charge_and_one_writer(tmp_path: Path) -> None:
         child.wait()
     with open_ledger(path) as ledger:
         assert ledger.charge(CHARGE, version=VERSION).already_charged
-        with pytest.raises(LedgerError):
+        with pytest.raises(LedgerError, match="another process"):
             open_ledger(path)
 
 
@@ -849,20 +849,20 @@ def test_a_release_is_charged_each_time_and_the_last_one_holds(tmp_path: Path) -
         assert ledger.reading() == ledger.reading(view="aggregation_broken")
         assert not ledger.begun
         done = 3
-        with pytest.raises(BudgetExceededError):
+        with pytest.raises(BudgetExceededError, match="over the cap"):
             while True:
                 ledger.release(COUNT)
                 done += 1
         assert len(ledger.entries()) == done
         # A charge finds what the counts have spent.
-        with pytest.raises(BudgetExceededError):
+        with pytest.raises(BudgetExceededError, match="over the cap"):
             ledger.charge(replace(CHARGE, sample_rate=1.0), version=VERSION)
     with Ledger(tmp_path / "l", signer=MacIdentity(), verify=verify_mac) as ledger:
         assert last_count(ledger.entries()) == replace(COUNT, number=done)
 
 
 def test_a_first_release_over_the_cap_makes_no_ledger(tmp_path: Path) -> None:
-    with pytest.raises(BudgetExceededError):
+    with pytest.raises(BudgetExceededError, match="over the cap"):
         create_ledger(
             tmp_path / "l", signer=MacIdentity(), count=COUNT, epsilon_lifetime=0.01, delta_lifetime=1e-5
         )
@@ -881,7 +881,7 @@ def test_a_round_is_answered_once_whatever_the_request(tmp_path: Path) -> None:
         ledger.answer(replace(first, training_id="cd" * 32))
         assert ledger.reading() == spent
         assert ledger.begun
-        with pytest.raises(LedgerError):
+        with pytest.raises(LedgerError, match="request_hash has a wrong type"):
             ledger.answer(replace(first, round_number=3, request_hash=7))  # type: ignore[arg-type]
     with open_ledger(tmp_path / "l") as ledger:
         assert ledger.verify().entries == 4
