@@ -224,10 +224,15 @@ def _keep_status(run: SimulationRun, progress: _Progress) -> None:
 def _raise_ending(run: SimulationRun, session: Session, progress: _Progress) -> None:
     """Raise the error that the run ended with, unless it reached its last round."""
     if progress.interrupted:
+        done, again = len(session.lines), f"'fedrec simulate --resume {shlex.quote(str(run.folder))}'"
+        if session.stopped or done == run.plan.rounds:
+            raise InterruptedRunError(
+                f"stopped after the last round, before the final figures; {run.folder} holds the model "
+                f"({again} computes them, and trains no more)"
+            )
         raise InterruptedRunError(
-            f"stopped after {len(session.lines)} of {counted(run.plan.rounds, 'round')}; {run.folder} holds "
-            f"{'the results' if session.lines else 'the plan and the ledgers, no model yet'} "
-            f"('fedrec simulate --resume {shlex.quote(str(run.folder))}' goes on)"
+            f"stopped after {done} of {counted(run.plan.rounds, 'round')}; {run.folder} holds "
+            f"{'the results' if done else 'the plan and the ledgers, no model yet'} ({again} goes on)"
         )
     if isinstance(progress.failure, FedrecError):
         said = str(progress.failure).rstrip(".")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from fedrec.simulations.run_setup import (
     reopen,
 )
 from fedrec.simulations.sweep_folder import is_finished, runs_of_sweep, write_sweep
-from fedrec.simulations.sweep_points import Sweep
+from fedrec.simulations.sweep_points import Sweep, SweepRun
 from fedrec.vision import model_registry
 from fedrec.vision.model_choice import chosen_model
 
@@ -72,9 +73,9 @@ def run_sweep(sweep: Sweep, *, out: Path | None, tell: Tell) -> SweepResult:
         InterruptedRunError: after Ctrl-C or SIGTERM.
     """
     for run in sweep.runs:
-        check_options(
-            run.config, model_registry.get(chosen_model(run.config.model, method=run.config.method))
-        )
+        with _naming(run, of=len(sweep.runs)):
+            model = chosen_model(run.config.model, method=run.config.method)
+            check_options(run.config, model_registry.get(model))
     check_run_folder(out)
     folder = make_run_folder(out, run_name("sweep"))
     materials = Materials(reader=DataReader())
@@ -83,7 +84,8 @@ def run_sweep(sweep: Sweep, *, out: Path | None, tell: Tell) -> SweepResult:
         for number, run in enumerate(sweep.runs):
             tell(Stage("preparing runs", number, len(sweep.runs)))
             config = run.config.model_copy(update={"out": folder / run.name})
-            prepared[folder / run.name] = prepare(config, tell=lambda stage: None, materials=materials)
+            with _naming(run, of=len(sweep.runs)):
+                prepared[folder / run.name] = prepare(config, tell=lambda stage: None, materials=materials)
         tell(Stage("preparing runs", len(sweep.runs), len(sweep.runs)))
     except BaseException as error:
         for made in folder.iterdir():
@@ -121,6 +123,17 @@ def resume_sweep(folder: Path, *, changed: Mapping[str, object], tell: Tell) -> 
         return reopen(run, read_options(run, changed), tell=tell, materials=materials)
 
     return _carry_out_all(folder, opened, tell=tell)
+
+
+@contextmanager
+def _naming(run: SweepRun, *, of: int) -> Iterator[None]:
+    """Add the run's name to an error within the block, where there are several runs."""
+    try:
+        yield
+    except FedrecError as error:
+        if of == 1 or isinstance(error, InterruptedRunError):
+            raise
+        raise type(error)(f"{str(error).rstrip('.')} (in the sweep's run {run.name})") from None
 
 
 def _carry_out_all(folder: Path, opened: Callable[[Path], SimulationRun], *, tell: Tell) -> SweepResult:

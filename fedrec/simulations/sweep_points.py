@@ -109,6 +109,12 @@ def _axes(swept: Sequence[str], *, flags: Mapping[str, Any]) -> dict[str, tuple[
         values = tuple(value.strip() for value in rest.split(";" if ";" in rest else ","))
         if not equals or "" in values:
             raise ConfigError(f"{shown} needs values: {name.replace('_', '-')}=VALUE,VALUE,...")
+        if ";" not in rest and any(_is_a_part(value) for value in values):
+            raise ConfigError(
+                f"{shown} was divided at its commas, and {next(filter(_is_a_part, values))} is no value of "
+                "its own: put a semicolon between values that hold commas, and all of it into quotes "
+                "(--sweep 'class-prior=A=1,B=2;A=2,B=1')"
+            )
         if name in axes:
             raise ConfigError(f"{shown} is given twice: put all of its values into one")
         if name in flags:
@@ -117,6 +123,11 @@ def _axes(swept: Sequence[str], *, flags: Mapping[str, Any]) -> dict[str, tuple[
             )
         axes[name] = values
     return axes
+
+
+def _is_a_part(value: str) -> bool:
+    """Return whether a text is one setting of a longer value: a name, an equals sign and a number."""
+    return re.fullmatch(r"[^=:;/]+=[-+.\deE]+", value) is not None
 
 
 def _folder_name(point: Mapping[str, str]) -> str:

@@ -272,6 +272,19 @@ def test_a_broken_report_ends_with_one_line_that_names_it(
     assert "\n" not in str(found.value) and len(str(found.value)) < 400
 
 
+def test_only_a_run_that_was_begun_is_said_to_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        read_runs([tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match=r"holds no report\.json: .* sweeps$"):
+        read_runs([tmp_path])
+    run = finished_run(tmp_path / "run", fake_report())
+    (run / "report.json").unlink()
+    (run / "state.json").write_text("{}")
+    (run / "config.toml").write_text("")
+    with pytest.raises(ConfigError, match=r"--resume .*/run' finishes one that was stopped"):
+        read_runs([run])
+
+
 @pytest.mark.parametrize("text", ["[simulate", "simulate = 3", "[other]\nx = 1", "\x00"])
 def test_a_broken_file_of_options_ends_with_one_line(text: str, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", fake_report())

@@ -155,6 +155,10 @@ def test_without_a_seed_repeats_differ_by_the_operating_systems_randomness(
         (("epsilon=1", "epsilon=2"), {}, "given twice"),
         (("epsilon=1,2",), {"epsilon": 4.0}, "set the same option"),
         (("epsilom=1,2",), {}, "did you mean epsilon"),
+        (("class-prior=hat=1,mug=2",), {}, "hat=1 is no value of its own: put a semicolon"),
+        (("optimizer=sgd:momentum=0.9,nesterov=1",), {}, "nesterov=1 is no value of its own"),
+        (("schedule=cosine:warmup=1,floor=1e-3,linear",), {}, "floor=1e-3 is no value of its own"),
+        (("clip=0.5,1", "model=cnn,no-such"), {}, "no-such"),
         (("out=a,b",), {}, "folder of the whole sweep"),
         (("config=a,b",), {}, "no option of a run"),
         (("model=cnn,no-such",), {}, "no-such"),
@@ -184,7 +188,7 @@ def test_bad_values_are_refused_in_one_line_before_anything_is_read(
 
 def test_a_point_that_can_not_be_prepared_leaves_the_folder_as_it_was(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=re.escape("(in the sweep's run repeat-1/2-committee=9)")):
         # Known only once the three merchants are.
         run_sweep(planned(photos, "committee=3,9"), out=tmp_path / "out", tell=quiet)
     assert list((tmp_path / "out").iterdir()) == []

@@ -126,7 +126,7 @@ def test_ctrl_c_in_the_final_figures_leaves_report_and_model_without_them(
         ctrl_c()
 
     monkeypatch.setattr(session, "evaluate", evaluate_interrupted)
-    with pytest.raises(InterruptedRunError):
+    with pytest.raises(InterruptedRunError, match=r"after the last round.* trains no more"):
         start()
     found = report(tmp_path)
     assert len(found["rounds"]) == ROUNDS

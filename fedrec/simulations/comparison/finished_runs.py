@@ -17,6 +17,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.audit import claims
 from fedrec.protocol import modes
 from fedrec.server.report.report_json import SCHEMA
+from fedrec.server.trainings import STATE
 from fedrec.simulations.sweep_folder import is_finished, is_sweep, runs_of_sweep
 
 TRAINING: Final = "training"
@@ -156,11 +157,13 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
 
 def _read_run(folder: Path) -> FinishedRun:
     path = folder / "report.json"
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such folder; give folders of finished runs or sweeps")
     if not path.is_file():
-        raise ConfigError(
-            f"{folder} holds no report.json: give folders of finished runs or sweeps "
-            f"('fedrec simulate --resume {shlex.quote(str(folder))}' finishes one that was stopped)"
-        )
+        hint = ""
+        if (folder / STATE).is_file() and (folder / "config.toml").is_file():
+            hint = f" ('fedrec simulate --resume {shlex.quote(str(folder))}' finishes one that was stopped)"
+        raise ConfigError(f"{folder} holds no report.json: give folders of finished runs or sweeps{hint}")
     try:
         report = _Report.model_validate(read_document(path, schema=SCHEMA))
     except ValidationError as error:
