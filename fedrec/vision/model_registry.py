@@ -333,9 +333,19 @@ def _added(name: str) -> Preparation | None:
     return made if made is not None and name in made.models else None
 
 
+def _own(name: str) -> ModelSpec | None:
+    """Return one of this package's own models, None for any other name; no installed code is run."""
+    return REGISTRY.get(name) if name in REGISTRY.names() and REGISTRY.entry(name) is None else None
+
+
 def is_solved(name: str) -> bool:
     """Return whether one of this package's own models is solved from one sum; no installed code is run."""
-    return name in REGISTRY.names() and REGISTRY.entry(name) is None and REGISTRY.get(name).solved
+    return (own := _own(name)) is not None and own.solved
+
+
+def takes_features(name: str) -> bool:
+    """Return whether a model, which needn't be known here, learns from what frozen networks give."""
+    return _backbone_of(name) is not None or ((own := _own(name)) is not None and own.features is not None)
 
 
 def code_of(name: str) -> str | None:

@@ -9,6 +9,7 @@ from the plan alone.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 from fedrec._internal import number_format
@@ -16,11 +17,28 @@ from fedrec.errors import UnreachableBudgetError
 from fedrec.privacy.accounting.privacy_spend import least_multiplier
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.vision.model_registry import takes_features
 
-NEXT_TO_NOTHING: Final = 4.0
-"""With 100 classes heads kept a seventh of their accuracy, one-round campaigns less (docs/simulation.md)."""
-ENOUGH: Final = 20.0
-"""Heads kept three quarters to nine tenths of it, a campaign of one round half to three quarters."""
+
+@dataclass(frozen=True)
+class Levels:
+    """How far a class must stand out of the noise, for one kind of models; measured in docs/simulation.md.
+
+    Attributes:
+        nothing: below this, next to nothing of the accuracy is left.
+        enough: below this, a large part of it is lost.
+        other: what to change besides the budget and the number of records.
+    """
+
+    nothing: float
+    enough: float
+    other: str
+
+
+ON_FEATURES: Final = Levels(nothing=4.0, enough=20.0, other="fewer classes")
+"""At 4 heads kept a seventh of their accuracy; from 20 on three quarters, one round half or more."""
+ON_PICTURES: Final = Levels(nothing=8.0, enough=50.0, other="fewer classes, or a pretrained model (best)")
+"""At 4 networks trained from scratch were near chance; at 40 they kept half to three quarters."""
 _EPSILONS: Final = (0.5, 1, 2, 3, 4, 6, 8, 12, 16)
 
 
@@ -41,6 +59,11 @@ def class_over_noise(plan: TrainingPlan) -> float:
     return plan.sample_rate * plan.records_total / (len(plan.classes) * noise)
 
 
+def levels_of(plan: TrainingPlan) -> Levels:
+    """Return the levels of a plan's model: networks on pictures need more than heads on features."""
+    return ON_FEATURES if takes_features(plan.model) else ON_PICTURES
+
+
 def noise_outlook(plan: TrainingPlan, *, epsilon: float | None) -> str | None:
     """Warn of a training whose noise costs most of what there is to learn.
 
@@ -51,22 +74,22 @@ def noise_outlook(plan: TrainingPlan, *, epsilon: float | None) -> str | None:
     Returns:
         One sentence with what would do; None where there is enough left.
     """
-    found = class_over_noise(plan)
-    if epsilon is None or not epsilon < math.inf or found >= ENOUGH:
+    found, levels = class_over_noise(plan), levels_of(plan)
+    if epsilon is None or not epsilon < math.inf or found >= levels.enough:
         return None
     each = plan.records_total / len(plan.classes)
     of_class = f"{number_format.count(max(round(each), 1))} records a class"
     what = (
         "next to nothing is left by the noise, and the model will be hardly better than one that guesses"
-        if found < NEXT_TO_NOTHING
+        if found < levels.nothing
         else "the noise costs a large part of the accuracy"
     )
-    more = number_format.count(math.ceil(plan.records_total * ENOUGH / found / 100) * 100)
-    larger = _larger_epsilon(plan, epsilon, times=ENOUGH / found)
+    more = number_format.count(math.ceil(plan.records_total * levels.enough / found / 100) * 100)
+    larger = _larger_epsilon(plan, epsilon, times=levels.enough / found)
     advice = f"{more} records" if larger is None else f"epsilon {larger:g} or {more} records"
     return (
         f"at epsilon {number_format.epsilon(epsilon)} and {of_class} {what}; about {advice} would be "
-        "needed, or fewer classes"
+        f"needed, or {levels.other}"
     )
 
 

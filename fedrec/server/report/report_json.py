@@ -6,6 +6,7 @@ the reporter can't know is None.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -24,6 +25,7 @@ from fedrec.server.early_stopping import describe_stopping
 from fedrec.server.optimizers.optimizer_registry import describe_objective, describe_update
 from fedrec.server.report.epsilons import charged_events, cross_checks, epsilon_after, epsilons_of_copies
 from fedrec.server.report.figures_json import figures_section, figures_warnings
+from fedrec.server.report.noise_outlook import class_over_noise, noise_outlook
 from fedrec.server.round_records import RoundLine, RoundRecord, read_record
 from fedrec.vision.metrics import Metrics
 from fedrec.vision.model_registry import is_solved
@@ -150,7 +152,7 @@ def build_report(
     warnings = [
         *_warnings(result, facts),
         *figures_warnings(section),
-        *_weak_settings(result.plan),
+        *_weak_settings(result.plan, result.derived),
         *problems,
         *_contradictions(privacy),
         *_absent_classes(result.metrics),
@@ -199,6 +201,7 @@ def _run(result: TrainingResult, facts: RunFacts) -> dict[str, Any]:
 def _privacy(result: TrainingResult, facts: RunFacts) -> dict[str, Any]:
     """Return the section on privacy, without the merchants' own figures."""
     plan, derived, figures = result.plan, result.derived, result.figures is not None
+    over_noise = class_over_noise(plan)
     # The epsilon of the rounds that were run holds only if no result influenced their number.
     rounds = plan.rounds if result.stopped_early else max(len(result.lines), facts.rounds_reserved)
     steps = rounds * plan.local_steps
@@ -222,6 +225,7 @@ def _privacy(result: TrainingResult, facts: RunFacts) -> dict[str, Any]:
         "clipping": plan.clipping,
         "noise_multiplier": derived.spend.multiplier if private else None,
         "steps": steps,
+        "class_over_noise": over_noise if over_noise < math.inf else None,
         "events": charged_events(plan, derived, steps=steps, figures=figures),
         "colluders": plan.colluders,
         "min_contributors": plan.min_contributors,
@@ -323,8 +327,8 @@ def _warnings(result: TrainingResult, facts: RunFacts) -> list[str]:
     return warnings
 
 
-def _weak_settings(plan: TrainingPlan) -> list[str]:
-    """Warn where the guarantee differs from what the user may think they asked for."""
+def _weak_settings(plan: TrainingPlan, derived: Derived) -> list[str]:
+    """Warn of a guarantee that differs from what was asked for, and of noise that leaves too little."""
     if not plan.privacy_mode.private:
         return []
     warnings: list[str] = []
@@ -333,8 +337,9 @@ def _weak_settings(plan: TrainingPlan) -> list[str]:
             f"the noise multiplier is at its minimum, {MIN_NOISE_MULTIPLIER:g}: epsilon is smaller than "
             "the one asked for."
         )
-    warned = delta_warning(plan)
-    return warnings if warned is None else [*warnings, f"{warned}."]
+    epsilon = epsilon_after(plan, derived, steps=plan.rounds * plan.local_steps, figures=True)
+    told = (delta_warning(plan), noise_outlook(plan, epsilon=epsilon))
+    return [*warnings, *(f"{warned}." for warned in told if warned is not None)]
 
 
 def _absent_classes(metrics: Metrics | None) -> list[str]:

@@ -37,7 +37,7 @@ _AGGREGATION = (
     "scheme", "threshold", "committee", "corrupt_members", "seat_risk", "min_contributors", "value_bits",
 )  # fmt: skip
 _GUARANTEE = ("mode", "unit", "adjacency", "duplicate_policy", "accountant", "seeded")
-_NOISE = ("sample_rate", "clipping", "clip", "noise_multiplier", "steps", "colluders")
+_NOISE = ("sample_rate", "clipping", "clip", "noise_multiplier", "steps", "class_over_noise", "colluders")
 
 
 def section(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
