@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from fedrec._internal.text import listed
@@ -31,10 +32,10 @@ def read_weights(text: str) -> dict[str, float]:
             weight = float(value)
         except ValueError:
             weight = math.nan
-        if not equals or not 0 < weight < math.inf or name in found:
+        if not equals or not 0 < weight < math.inf or name in found or re.search(r"=[^=;]*;", name):
             raise ConfigError(
                 f"--class-prior: '{part}' is no class with a number above 0 that stands once: write "
-                "CLASS=WEIGHT,CLASS=WEIGHT,..."
+                "CLASS=WEIGHT,CLASS=WEIGHT,... with commas between them"
             )
         found[name] = weight
     return found

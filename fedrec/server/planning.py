@@ -33,7 +33,7 @@ from fedrec.protocol.site_figures import SiteFigures
 from fedrec.server.class_prior import settle_objective
 from fedrec.server.figures_budget import figures_events, plan_figures
 from fedrec.server.optimizers.optimizer_registry import step_count
-from fedrec.server.schedules.schedule_registry import check_warmup
+from fedrec.server.schedules.schedule_registry import check_schedule
 from fedrec.server.settled_options import check_solved, planned_delta, settle, training_defaults
 from fedrec.server.trainings import Settings
 from fedrec.vision import model_registry
@@ -157,7 +157,7 @@ def plan_training(
     note = check_model(task)
     model = task.starting_model()
     if not task.spec.solved:
-        check_warmup(
+        check_schedule(
             settings.update.schedule, steps=step_count(settings.rounds, mean=mean_coordinates(model))
         )
     initial = starting_parameters(model)

@@ -19,7 +19,7 @@ from fedrec.server.choice_text import all_settings
 from fedrec.server.optimizers.optimizer_registry import REGISTRY, start_weights
 from fedrec.server.schedules.interface import ScheduleSpec
 from fedrec.server.schedules.schedule_registry import REGISTRY as SCHEDULES
-from fedrec.server.schedules.schedule_registry import check_warmup, factors_of, read_schedule
+from fedrec.server.schedules.schedule_registry import check_schedule, factors_of, read_schedule
 from fedrec.server.settled_options import settle
 from fedrec.server.training_file import read_training_file
 from fedrec.server.weights import Weights
@@ -139,10 +139,18 @@ def test_a_warmup_is_refused_exactly_where_the_full_rate_is_never_reached(name: 
     for steps, warmup in itertools.product((1, 2, 11), (0, 0.5, 1, 1.9, 2, 10, 11, 500)):
         schedule = read_schedule(f"{name}:warmup={warmup}")
         if factors_of(schedule, steps=steps).max() == 1.0:
-            check_warmup(schedule, steps=steps)
+            check_schedule(schedule, steps=steps)
         else:
             with pytest.raises(ConfigError, match=f"takes all of the training's {steps}, "):
-                check_warmup(schedule, steps=steps)
+                check_schedule(schedule, steps=steps)
+
+
+@pytest.mark.parametrize(("text", "still"), [("step:factor=0", 13), ("step:drops=19,factor=0.01", 13)])
+def test_a_schedule_whose_steps_end_before_the_training_is_refused(text: str, still: int) -> None:
+    with pytest.raises(ConfigError, match=f": {still} of the training's {STEPS} steps would have no length"):
+        check_schedule(read_schedule(text), steps=STEPS)
+    for name in SCHEDULES.names():
+        check_schedule(read_schedule(name), steps=10_000)
 
 
 @pytest.mark.parametrize("factors", [np.ones(STEPS - 1), np.full(STEPS, -0.5), np.full(STEPS, np.nan)])

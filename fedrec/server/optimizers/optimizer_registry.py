@@ -32,7 +32,7 @@ def read_choice(text: str | None) -> tuple[OptimizerSpec, Mapping[str, float]]:
     Raises:
         ConfigError: the optimizer or a setting is unknown, or a value is no number in its range.
     """
-    return read_named(text or REGISTRY.names()[0], REGISTRY, option="--optimizer")
+    return read_named(REGISTRY.names()[0] if text is None else text, REGISTRY, option="--optimizer")
 
 
 def write_choice(update: ServerUpdate) -> str:

@@ -21,6 +21,9 @@ REGISTRY: Final = Registry(
     builtin=(constant.SPEC, cosine.SPEC, linear.SPEC, step.SPEC),
 )
 
+_NO_LENGTH: Final = 1e-12
+"""A part of the learning rate that moves no parameter; the last step of a cosine has a million times more."""
+
 
 def read_schedule(text: str) -> Schedule:
     """Read ``NAME`` or ``NAME:SETTING=VALUE,...`` as a plan's schedule; ``ConfigError`` for anything else."""
@@ -49,19 +52,25 @@ def factors_of(schedule: Schedule, *, steps: int) -> Vector:
     return found
 
 
-def check_warmup(schedule: Schedule, *, steps: int) -> None:
-    """Refuse a warm-up that no step comes after: the learning rate would never reach its full size.
+def check_schedule(schedule: Schedule, *, steps: int) -> None:
+    """Refuse a schedule that never reaches the full learning rate, or spends rounds on steps of no length.
 
     Args:
         schedule: a plan's schedule.
         steps: T, the number of steps of the training.
 
     Raises:
-        ConfigError: the warm-up takes all steps.
+        ConfigError: the warm-up takes all steps, or the learning rate falls to nothing before the end.
     """
     warmup = schedule.values.get("warmup", 0.0)
     if warmup >= 1.0 and int(warmup) >= steps:
         raise ConfigError(
             f"--schedule {schedule.name}: a warm-up of {int(warmup)} steps takes all of the training's "
             f"{steps}, and the learning rate would never reach its full size: shorten it, or raise --rounds"
+        )
+    still = int((factors_of(schedule, steps=steps) < _NO_LENGTH).sum())
+    if still:
+        raise ConfigError(
+            f"--schedule {schedule.name}: {still} of the training's {steps} steps would have no length, and "
+            "each is charged: let the learning rate fall less (a larger factor or floor, or fewer drops)"
         )

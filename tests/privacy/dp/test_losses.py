@@ -151,6 +151,7 @@ def test_with_the_classes_own_shares_as_prior_equal_scores_are_the_minimum() -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("a=1;b=2", "'a=1;b=2' is no class with a number above 0 that stands once: write CLASS=WEIGHT"),
         ("a=1,b", "'b' is no class with a number above 0 that stands once: write CLASS=WEIGHT"),
         ("a=1,b=0", "'b=0' is no class"),
         ("a=1,b=inf", "'b=inf' is no class"),
