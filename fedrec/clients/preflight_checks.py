@@ -167,7 +167,10 @@ class _Checks:
         if self._found is None:
             raise _NotCheckedError("not checked: see photos")
         own = {name: count for name, count in self._found.splits[0].classes.items() if count}
-        counts = ", ".join(f"{name} {count}" for name, count in own.items())
+        # A folder's name may move the cursor.
+        counts = ", ".join(
+            f"{name if name.isprintable() else shown(name)} {count}" for name, count in own.items()
+        )
         plan = self._plan()
         if plan is None:
             return counts

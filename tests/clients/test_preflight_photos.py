@@ -44,6 +44,15 @@ def test_the_check_accounts_for_all_entries_and_names(tmp_path: Path) -> None:
     assert "'Hat', 'hat'" in found["names"]
 
 
+def test_names_of_classes_move_no_cursor(tmp_path: Path) -> None:
+    for shade, name in enumerate(("a\nok", "b\x1b[2K", "mug")):
+        picture(tmp_path / "shop" / name / "x.png", 40 * shade)
+    home = MerchantHome.create(tmp_path / "home", name="m", data=tmp_path / "shop", units=3)
+    found = checked(home)
+    assert all(text.isprintable() for text in found.values())
+    assert found["classes"] == r"'a\nok' 1, 'b\x1b[2K' 1, mug 1"
+
+
 def test_a_merchants_photos_may_stand_in_a_table_in_its_own_encoding(tmp_path: Path) -> None:
     for shade in range(4):
         picture(tmp_path / "shop" / "p" / f"{shade}.png", 40 * shade)

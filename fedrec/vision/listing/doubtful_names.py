@@ -34,12 +34,17 @@ _SELDOM_A_CLASS: Final = re.compile(
     r"(new|untitled) folder.*|neuer ordner.*|nouveau dossier.*|nueva carpeta.*|nova pasta.*|"
     r"nuova cartella.*|новая папка.*|新建文件夹.*|新增資料夾.*|新しいフォルダー?.*|새 폴더.*|"
     # What isn't sorted, or no longer wanted.
-    r"uns?orted|un-?label?led|uncategori[sz]ed|unclassified|to[ _-]?sort|unsortiert|未分类|待分类|未整理|"
+    r"uns?orted|(un-?)?label?led|uncategori[sz]ed|unclassified|to[ _-]?sort|unsortiert|未分类|待分类|未整理|"
     r"trash|rubbish|recycle bin|deleted.*|papierkorb|corbeille|papelera|回收站|backups?|old|tmp|temp|cache|"
     r"node_modules|"
     # Versions of photos.
     r"originals?|cropped|resized|scaled|augment(ed|ation)s?|previews?|"
     r"[_@]?thumb(s|nails?)?|\d{2,4} ?x ?\d{2,4}|"
+    # Views of a product, and what shops use its photos for.
+    r"(front|back|rear|left|right|side)([ _-]?(view|side))?|(top|bottom)[ _-]?view|"
+    r"(main|detail|gallery|white)[ _-]?(images?|photos?|pics)|details?|close[ _-]?ups?|lifestyle|"
+    r"正面|背面|反面|侧面|側面|细节|細節|主图|主圖|详情图?|詳情圖?|白底图|白底圖|场景图|sku图|大图|小图|"
+    r"vorderseite|rückseite|avant|arrière|détails?|frente|"
     # Collections of them.
     r"images?|imgs?|photos?|pictures?|pics|fotos|bilder|jpe?g(images)?s?|pngs?|data(set)?s?|图片|照片|写真|画像|사진|"
     r"sent|received|camera( roll)?|dcim|\d{3}[a-z]{5}|screenshots?|downloads?|whatsapp .*|albums?|"

@@ -63,7 +63,7 @@ SELDOM = (
     "hat (1),hat - Copy,hat copy 2,hat - Kopie,帽子 - 副本,New folder,Neuer Ordner (2),新建文件夹,未分类,"
     "unsorted,Trash,backup,old,original,cropped,150x150,thumbs,images,照片,Sent,DCIM,100CANON,"
     "WhatsApp Images,2024,2024-05,20240501,Photos from 2023,fold_0,annotations,SegmentationClass,"
-    "hat (PC's conflicted copy),#hat,@hat,hats.lrdata"
+    "hat (PC's conflicted copy),#hat,@hat,hats.lrdata,front,back view,detail,主图,详情图,labeled"
 )
 
 
@@ -75,7 +75,8 @@ def test_folders_that_are_seldom_classes_are_read_and_told(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize(
-    "name", ["test tubes", "masks", "labels", "other", "2 in 1", "copper", "hat 2", "oldtimer"]
+    "name",
+    ["test tubes", "masks", "labels", "other", "2 in 1", "copper", "hat 2", "oldtimer", "tops", "bottoms"],
 )
 def test_classes_of_usual_names_are_not_told(tmp_path: Path, name: str) -> None:
     assert inspected(photos(tmp_path, f"{name}/1.png", "hat/1.png", "mug/1.png")).notes == ()
