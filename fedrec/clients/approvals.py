@@ -237,8 +237,12 @@ class _Reviewing:
             return None
         if len(vouchers) < least:
             by = f" ({listed(vouchers)})" if vouchers else ""
+            # The number alone doesn't tell a person why a vouch that the operator added isn't in it.
+            others = [name for name, entry in staying.items() if entry.vouchers and self._signed(keys, entry)]
+            uncounted = f"; not counted: {listed(sorted(others))}, accepted by vouches" if others else ""
             self._review.problems.append(
                 f"{peer.name} is new; {len(vouchers)} of {least} merchants approved by hand vouch for it{by}"
+                f"{uncounted}"
             )
             return None
         self._review.changes.append(f"{peer.name} is new; {listed(vouchers)} vouch for it")
@@ -247,5 +251,10 @@ class _Reviewing:
     def _counting(self, keys: set[str], staying: dict[str, ApprovedPeer]) -> Iterator[str]:
         """Yield the names of those with these present keys that were approved by hand and are still there."""
         for name, entry in staying.items():
-            if not entry.vouchers and entry.peer.signing_key in keys and name != self._own.name:
+            if not entry.vouchers and self._signed(keys, entry) and name != self._own.name:
                 yield name
+
+    @staticmethod
+    def _signed(keys: set[str], entry: ApprovedPeer) -> bool:
+        """Return whether a merchant's present key is among those that signed a vouch."""
+        return entry.peer.signing_key in keys
