@@ -11,6 +11,7 @@ from fedrec._internal import number_format
 from fedrec._internal.moments import ago, moment
 from fedrec._internal.text import counted, listed
 from fedrec.protocol.enrolment import grouped
+from fedrec.server.round_records import lost_rounds
 from fedrec.server.status_types import PartyStatus, RoundStatus, ServerStatus, TrainingStatus, TrainingSummary
 from fedrec.server.status_words import waiting_text
 
@@ -140,7 +141,7 @@ def _shown(training: TrainingStatus, status: ServerStatus, folder: Path) -> Iter
 
 def _rounds(training: TrainingStatus) -> Iterator[str]:
     rounds = training.rounds
-    last, lost = rounds[-1], sum(not line.opened for line in rounds)
+    last, lost = rounds[-1], lost_rounds((line.round, line.opened) for line in rounds)
     accuracy = "" if last.accuracy is None else f", accuracy {last.accuracy:.1%}"
     yield (
         f"  round     {last.round} of {training.rounds_planned}: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,6 +54,22 @@ class RoundRecord:
     reason: str | None = None
     merchants: tuple[str, ...] = ()
     noise_kept: float | None = None
+
+
+def lost_rounds(finished: Iterable[tuple[int, bool]]) -> int:
+    """Count the rounds up to the last finished one that came to nothing.
+
+    Those are the ones whose sums weren't opened, and those that have no record, since the server ended while
+    they were under way: merchants are charged for both.
+
+    Args:
+        finished: the number of each finished round, and whether its sum was opened.
+
+    Returns:
+        The number.
+    """
+    opened = dict(finished)
+    return max(opened, default=0) - sum(opened.values())
 
 
 def read_record(values: Mapping[str, Any]) -> RoundRecord:

@@ -14,7 +14,7 @@ from fedrec.privacy.audit import claims
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.live_state import Connection, LiveState
 from fedrec.server.plan_epsilons import epsilon_if_broken, epsilon_planned, epsilons_by_round
-from fedrec.server.round_records import RoundLine, place_in_round
+from fedrec.server.round_records import RoundLine, lost_rounds, place_in_round
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_types import (
     DamagedTraining,
@@ -295,7 +295,7 @@ def _read_summary(training: Training, stamps: tuple[Stamp | None, ...]) -> Train
         merchants=plan.cohort,
         rounds=rounds[-1].record.round if rounds else 0,
         rounds_planned=plan.rounds,
-        lost=sum(not line.record.opened for line in rounds),
+        lost=lost_rounds((line.record.round, line.record.opened) for line in rounds),
         accuracy=rounds[-1].accuracy if rounds else None,
         best_accuracy=next((line.accuracy for line in rounds if line.record.round == best), None),
         epsilon=rounds[-1].epsilon if rounds else None,

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from fedrec.observability import prometheus
+from fedrec.server.round_records import lost_rounds
 from fedrec.server.status_types import PartyStatus, ServerStatus, TrainingStatus, WaitingFor
 from fedrec.server.trainings import Status
 
@@ -118,7 +119,7 @@ def _training_metrics(training: TrainingStatus) -> Iterator[Metric]:
     if training.seconds_left is not None:
         yield gauge(prometheus.SECONDS_LEFT, "Time left at the last rounds' pace.", training.seconds_left)
     opened = sum(bool(line.opened) for line in rounds)
-    outcomes = {"opened": opened, "lost": len(rounds) - opened}
+    outcomes = {"opened": opened, "lost": lost_rounds((line.round, line.opened) for line in rounds)}
     yield counter(prometheus.ROUNDS, "Finished rounds.", "outcome", outcomes)
     phases = {
         "train": math.fsum(line.seconds_train for line in rounds),

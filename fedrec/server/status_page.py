@@ -33,6 +33,7 @@ from fedrec.server.status_types import (
     TrainingSummary,
     UploadWindow,
 )
+from fedrec.server.round_records import lost_rounds
 from fedrec.server.status_words import waiting_text
 
 TITLE = "fedrec server"
@@ -103,7 +104,7 @@ def _connected(status: ServerStatus) -> Figure:
 def _tiles(status: ServerStatus, training: TrainingStatus) -> tuple[Figure, ...]:
     rounds = training.rounds
     last = rounds[-1] if rounds else None
-    lost = sum(not line.opened for line in rounds)
+    lost = lost_rounds((line.round, line.opened) for line in rounds)
     under_way = training.in_flight
     kind = f"{training.model}, {training.mode}, {training.scheme}"
     accuracy = None if last is None else last.accuracy

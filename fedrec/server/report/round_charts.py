@@ -10,6 +10,7 @@ from fedrec._internal.text import counted
 from fedrec.report.charts import Chart, Colour, Cross, Line, round_axis, y_axis
 from fedrec.report.document import Block, Paragraph, Plot, Plots
 from fedrec.server.report import tables
+from fedrec.server.round_records import lost_rounds
 
 
 def round_blocks(report: Mapping[str, Any]) -> list[Block]:
@@ -26,9 +27,9 @@ def round_blocks(report: Mapping[str, Any]) -> list[Block]:
     summary = counted(len(rows), "round")
     if planned is not None and planned > len(rows):
         summary = f"{len(rows)} of {counted(round(planned), 'round')}"
-    lost = _lost(rows)
+    lost = lost_rounds((int(row["round"]), row.get("opened") is not False) for row in rows)
     missed = sum(number_format.number(row.get("dropouts")) or 0.0 for row in rows)
-    gone = f"{len(lost)} lost: not opened, yet charged (×)" if lost else "none lost"
+    gone = f"{lost} lost: not opened, yet charged (×)" if lost else "none lost"
     return [
         Plots(
             (
