@@ -133,8 +133,9 @@ def _print_roster(home: ServerHome) -> None:
         say(
             f"fingerprint {_join_fingerprint(home)}\n"
             f"Give {home.folder / JOIN_FILE} to every merchant on it, and the fingerprint by another "
-            "channel.\nA merchant that accepts this roster by vouches (policy 'least_vouchers') needs "
-            "neither: the next training brings it."
+            "channel.\nA merchant that accepts this roster by itself needs neither, and the next training "
+            "brings it: where others vouch (policy 'least_vouchers'), where a merchant's approved key signed "
+            "its new one, or where somebody left."
         )
     outdated = [
         training.number
@@ -276,6 +277,7 @@ def start(given: StartOptions) -> None:
     keep_flower_files(opened.folder)
     # What follows loads for seconds.
     announce_start(opened.folder)
+    typer.echo("loading libraries", err=True)
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
     from fedrec.server.service import Service

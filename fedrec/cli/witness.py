@@ -151,6 +151,7 @@ def start(given: StartOptions) -> None:
     check_not_in_use(opened.openings)
     activity = ActivityLog(opened.folder)
     activity.tell("loading")
+    typer.echo("loading libraries", err=True)
     # Flower reads its environment at import.
     from fedrec.cli.logs import start_logging
     from fedrec.clients.witness.daemon import WitnessDaemon
