@@ -64,6 +64,10 @@ class ServerObserver:
         self._turned_away = 0
         self._requests: deque[TurnedAway] = deque(maxlen=_LAST_REQUESTS)
         self._written: LiveState | None = None
+        # By training, place and reason. A counter must not fall, and a runner drops the note about a merchant
+        # that takes part again.
+        self._old_refusals: set[tuple[str, str, str]] = set()
+        self._new_refusals: set[tuple[str, str, str]] = set()
         earlier = read_live(home.folder)
         if earlier is not None:
             seen = {name: found.last_seen for name, found in earlier.connections.items()}
@@ -89,8 +93,10 @@ class ServerObserver:
             runner: runs its rounds.
         """
         cohort = tuple(peer.name for peer in training.plan().roster)
+        known = {(training.number, where, told) for where, told in runner.refusals.copy().items()}
         with self._mutex:
             self._followed = _Followed(number=training.number, cohort=cohort, runner=runner)
+            self._old_refusals |= known - self._new_refusals
 
     def routes(self) -> Mapping[str, Route]:
         """Return the endpoint's routes, by path."""
@@ -177,8 +183,19 @@ class ServerObserver:
     def _metrics(self) -> Answer:
         ends = _certificate_ends(self._home)
         status = self.status()
-        text = prometheus.exposition(lambda: status_metrics(status, certificate_ends=ends))
+        refusals = self._refusals_since_start()
+        text = prometheus.exposition(lambda: status_metrics(status, refusals=refusals, certificate_ends=ends))
         return Answer(text, prometheus.CONTENT_TYPE)
+
+    def _refusals_since_start(self) -> int:
+        """Count the different refusals in trainings that were seen since the process started."""
+        with self._mutex:
+            followed = self._followed
+            if followed is not None:
+                noted = followed.runner.refusals.copy().items()
+                seen = {(followed.number, where, told) for where, told in noted}
+                self._new_refusals |= seen - self._old_refusals
+            return len(self._new_refusals)
 
 
 def _heads(followed: _Followed) -> tuple[SignedHead, ...]:

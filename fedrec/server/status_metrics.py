@@ -16,11 +16,14 @@ from fedrec.server.status_types import PartyStatus, ServerStatus, TrainingStatus
 from fedrec.server.trainings import Status
 
 
-def status_metrics(status: ServerStatus, *, certificate_ends: datetime | None) -> Iterator[Metric]:
+def status_metrics(
+    status: ServerStatus, *, refusals: int, certificate_ends: datetime | None
+) -> Iterator[Metric]:
     """Yield the metrics of a status.
 
     Args:
         status: the status.
+        refusals: how many different refusals in trainings were seen since the process started.
         certificate_ends: when the server's certificate runs out; None if that isn't known.
 
     Yields:
@@ -39,10 +42,15 @@ def status_metrics(status: ServerStatus, *, certificate_ends: datetime | None) -
         prometheus.REFUSALS, "Requests turned away, and refusals in the training.", labels=("where",)
     )
     refused.add_metric(("listener",), status.turned_away.count)
-    if status.training is not None:
-        refused.add_metric(("training",), len(status.training.refusals))
-        yield from _training_metrics(status.training)
+    refused.add_metric(("training",), refusals)
     yield refused
+    if status.training is not None:
+        yield from _training_metrics(status.training, failed=_failed(status, shown=status.training.number))
+
+
+def _failed(status: ServerStatus, *, shown: str) -> list[str]:
+    """Return the numbers of failed trainings besides the one that is shown: each still wants a decision."""
+    return [each.number for each in status.trainings if each.state == "failed" and each.number != shown]
 
 
 def _merchant_metrics(merchants: Iterable[PartyStatus]) -> Iterator[Metric]:
@@ -61,7 +69,9 @@ def _merchant_metrics(merchants: Iterable[PartyStatus]) -> Iterator[Metric]:
         if found.round_trip_seconds is not None
     }
     replies = {name: found.reply_seconds for name, found in known.items() if found.reply_seconds is not None}
+    needed = {name: float(found.in_cohort or found.on_committee) for name, found in known.items()}
     yield family(prometheus.MERCHANT_CONNECTED, "1 for a merchant that is connected.", connected)
+    yield family(prometheus.MERCHANT_IN_TRAINING, "1 for a merchant or witness of the training.", needed)
     yield family(prometheus.MERCHANT_SEEN, "When a merchant was last heard of.", seen)
     yield family(prometheus.MERCHANT_ROUND_TRIP, "Seconds to a merchant and back, by TCP.", trips)
     yield family(prometheus.MERCHANT_REPLY, "Seconds that a merchant's last reply took.", replies)
@@ -85,7 +95,7 @@ def _waiting_metrics(waiting: WaitingFor | None, *, now: float) -> Iterator[Metr
     )
 
 
-def _training_metrics(training: TrainingStatus) -> Iterator[Metric]:
+def _training_metrics(training: TrainingStatus, *, failed: Iterable[str]) -> Iterator[Metric]:
     number, rounds = training.number, training.rounds
     last = rounds[-1] if rounds else None
 
@@ -105,6 +115,8 @@ def _training_metrics(training: TrainingStatus) -> Iterator[Metric]:
     )
     for name in get_args(Status):
         state.add_metric((number, name), float(name == training.state))
+    for other in failed:
+        state.add_metric((other, "failed"), 1.0)
     yield state
     yield gauge(prometheus.ROUNDS_PLANNED, "Rounds that the plan has.", training.rounds_planned)
     yield gauge(prometheus.ROUND, "The last finished round.", last.round if last else 0)

@@ -25,6 +25,7 @@ from fedrec.report.document import (
     Tag,
     Tone,
 )
+from fedrec.server.round_records import lost_rounds
 from fedrec.server.status_types import (
     PartyStatus,
     RoundStatus,
@@ -33,7 +34,6 @@ from fedrec.server.status_types import (
     TrainingSummary,
     UploadWindow,
 )
-from fedrec.server.round_records import lost_rounds
 from fedrec.server.status_words import waiting_text
 
 TITLE = "fedrec server"

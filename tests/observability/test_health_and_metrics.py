@@ -240,7 +240,7 @@ def test_the_servers_figures_are_those_of_its_files(home: ServerHome, training: 
     assert at(samples, "fedrec_round", training=number) == 4
     assert at(samples, "fedrec_rounds_planned", training=number) == 5
     assert at(samples, "fedrec_rounds_total", training=number, outcome="opened") == 2
-    assert at(samples, "fedrec_rounds_total", training=number, outcome="lost") == 1
+    assert at(samples, "fedrec_rounds_total", training=number, outcome="lost") == 2  # one was interrupted
     assert at(samples, "fedrec_round_contributors", training=number) == 3
     assert at(samples, "fedrec_phase_seconds_total", training=number, phase="train") == 4.5
     assert at(samples, "fedrec_bytes_total", training=number, direction="up") == 3000
@@ -292,13 +292,14 @@ def test_figures_that_no_file_has_come_from_the_running_process(home: ServerHome
     head = SimpleNamespace(statement=SimpleNamespace(round_number=4, head_hash="ab" * 32))
     running = SimpleNamespace(
         checkpoint=SimpleNamespace(last_reserved=lambda: 5),
-        refusals={"round 2, bert": '<script>alert("no")</script>'},
+        refusals={},
         notes=lambda: {"bert": "late 2 times in a row"},
         board=ReplyBoard(),
         receipts=SimpleNamespace(last=lambda name: SimpleNamespace(head=head) if name == "anna" else None),
     )
     observer = ServerObserver(home)
     observer.follow(training, cast(TrainingRunner, running))
+    running.refusals["round 2, bert"] = '<script>alert("no")</script>'
     status = observer.status().training
     assert status is not None and status.in_flight == 5 and status.noted == {"bert": "late 2 times in a row"}
     assert status.refusals == (RefusalNote("round 2, bert", '<script>alert("no")</script>'),)
@@ -313,6 +314,52 @@ def test_figures_that_no_file_has_come_from_the_running_process(home: ServerHome
     assert at(samples, "fedrec_refusals_total", where="training") == 1
     assert at(samples, "fedrec_ledger_head", merchant="anna", head="ab" * prometheus.HEAD_BYTES) == 4
     assert "script" not in text and "ab" * 9 not in text and identity.public.hex() not in text
+
+
+def test_refusals_are_counted_since_the_start_and_never_fall(home: ServerHome, training: Training) -> None:
+    """Prometheus takes a counter that falls for one that began anew, and its whole value for new refusals."""
+    running = SimpleNamespace(
+        checkpoint=SimpleNamespace(last_reserved=lambda: 5),
+        refusals={"anna": "before the start"},
+        notes=dict,
+        board=ReplyBoard(),
+        receipts=SimpleNamespace(last=lambda name: None),
+    )
+    observer = ServerObserver(home)
+    counts = []
+    with served(dict(observer.routes())) as client:
+
+        def count() -> None:
+            samples = parsed(client.get("/metrics").text)
+            counts.append(at(samples, "fedrec_refusals_total", where="training"))
+
+        count()
+        observer.follow(training, cast(TrainingRunner, running))
+        count()
+        for refusals in ({"anna": "before the start", "bert": "a rule"}, {}, {"bert": "a rule"}):
+            running.refusals = refusals
+            count()
+        observer.follow(training, cast(TrainingRunner, running))
+        running.refusals = {"bert": "a rule", "round 5, cleo": "another rule"}
+        count()
+    assert counts == [0, 0, 1, 1, 1, 2]
+
+
+def test_a_failed_training_stays_in_the_metrics_while_the_next_one_runs(tmp_path: Path) -> None:
+    home = enrolled_home(tmp_path / "server")
+    filed(home).set_status("failed", "too many rounds are lost")
+    later = filed(home)
+    later.set_status("running")
+    with served(dict(ServerObserver(home).routes())) as client:
+        samples = parsed(client.get("/metrics").text)
+    states = {
+        dict(labels)["training"]: dict(labels)["state"]
+        for (name, labels), value in samples.items()
+        if name == "fedrec_training_state" and value == 1
+    }
+    assert states == {"0001": "failed", later.number: "running"}
+    needed = {name: at(samples, "fedrec_merchant_in_training", merchant=name) for name in NAMES}
+    assert set(needed.values()) == {1.0}
 
 
 def test_a_server_without_trainings_has_a_status(home: ServerHome) -> None:
