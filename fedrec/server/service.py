@@ -242,6 +242,8 @@ class Service:
                 timeout=self._timeout,
                 most_lost=self._most_lost,
                 patience=self._patience,
+                # How often it waited is told before the rounds, not once another merchant is waited for.
+                began=partial(self._deduplicated.end, training.number),
             )
             attempt, reached = 0, run.reserved
             while not self._stop.is_set() and not training.is_cancelled():

@@ -55,6 +55,7 @@ class TrainingRun:
         timeout: in seconds, per phase.
         most_lost: it stops once this many more rounds are lost than one in eleven.
         patience: the multiple of :class:`GracePeriod`.
+        began: called when rounds are run, also again after the training waited for merchants.
     """
 
     home: ServerHome
@@ -65,6 +66,7 @@ class TrainingRun:
     timeout: float
     most_lost: int
     patience: float = PATIENCE
+    began: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._plan = self.training.plan()
@@ -117,6 +119,7 @@ class TrainingRun:
         """Set the status to running, without a reason to wait."""
         if self.training.status() != ("running", ""):
             self.training.set_status("running")
+            self.began()
 
     def _before_round(self, lost: int) -> None:
         """Wait after rounds lost to refusals, before merchants are charged again.

@@ -428,3 +428,22 @@ def test_a_pause_after_refusals_is_a_wait_for_those_who_refused(home: ServerHome
             run._before_round(2)
     assert told[0] == ("running", "too many refused; the next round waits 20 s")
     assert told[1] == ("merchants to accept round 3", ("bert",))
+
+
+def test_a_run_tells_once_that_its_rounds_go_on_after_a_wait(home: ServerHome) -> None:
+    training, told = filed(home), []
+    run = TrainingRun(
+        home=home,
+        training=training,
+        stop=threading.Event(),
+        names=dict,
+        follow=print,
+        timeout=1.0,
+        most_lost=1,
+        began=lambda: told.append(training.status()),
+    )
+    for waits in (True, False, False, True):
+        if waits:
+            training.set_status("running", "waits for merchants: bert")
+        run._before_round(0)
+    assert told == [("running", ""), ("running", "")]
