@@ -271,6 +271,8 @@ function showPhotos() {
   if (settled?.missing) lines.push(told.gone(number(settled.missing)));
   at("photos-lead").textContent = lines.join(" ");
   const chips = [[null, told.all, all], ...Object.keys(told.states).filter((name) => counts[name]).map((name) => [name, told.states[name], counts[name]])];
+  // Before the folder was read there is nothing to choose from.
+  at("states").hidden = !found.scan;
   at("states").replaceChildren(...chips.map(([name, label, count]) => {
     const button = text("button", `${label} ${number(count)}`, { type: "button" });
     button.dataset.state = name ?? "";
@@ -280,7 +282,7 @@ function showPhotos() {
   }));
   at("photos").replaceChildren(...found.photos.map((each) => photoItem(each, found.scan)));
   at("more").hidden = found.photos.length >= found.total;
-  at("photos-status").textContent = found.scan && !found.total && !found.problem ? told.none : found.reading ? told.photosReading : "";
+  at("photos-status").textContent = !found.scan || found.problem ? "" : !found.total ? told.none : found.reading ? told.photosReading : "";
 }
 
 function photoItem(each, scan) {
