@@ -199,11 +199,11 @@ class Attendance:
         Raises:
             CohortIncompleteError: too few answer, though enough merchants' rules allow the round.
         """
-        present = self.present()
-        joined = sorted(set(self.merchant_nodes.values()) & present)
+        present, before = self.present(), self.merchant_nodes
+        joined = sorted(set(before.values()) & present)
         failed = self._ask(joined, present=present, seconds=OPENING_SECONDS, most=OPENING_SECONDS)
-        nodes = self.merchant_nodes.items()
-        silent = {name for name, node in nodes if node not in present or node in failed}
+        gone = before.keys() - self.merchant_nodes.keys()
+        silent = gone | {name for name, node in before.items() if node not in present or node in failed}
         there = self._contributors - silent
         if len(there) < self.plan.min_contributors and not self.rules_forbid_rounds:
             raise CohortIncompleteError(
@@ -357,6 +357,8 @@ class Attendance:
             # Without a signature anybody could refuse in another's name: it counts from its own node alone.
             if self.signer.names().get(answer.node_id) == name:
                 self.refusals[name] = str(reply.refused)
+                # One that joined before, and can't now, would only cost the others a round.
+                self.nodes.pop(name, None)
                 if reply.refused.code == "training":
                     self.closed_by.add(name)
             return

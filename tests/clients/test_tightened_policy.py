@@ -12,7 +12,7 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.refusals import PAUSED
 from fedrec.clients.roster_updates import RosterFollower
-from fedrec.errors import RefusedError
+from fedrec.errors import LedgerError, RefusedError
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import JoinFile
 from fedrec.protocol.messages import JoinRequest, TrainReply, TrainRequest
@@ -205,7 +205,7 @@ def test_others_are_not_charged_for_rounds_that_a_stricter_rule_makes_impossible
     assert [record.opened for record in later][-2:] == [True, True]
 
 
-@pytest.mark.parametrize("what", ["rule", "pause", "silence"])
+@pytest.mark.parametrize("what", ["rule", "pause", "silence", "ledger put back"])
 def test_no_round_is_begun_that_a_rule_or_a_silent_merchant_makes_impossible(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,13 +226,19 @@ def test_no_round_is_begun_that_a_rule_or_a_silent_merchant_makes_impossible(
             cohort.merchants["m0"].use_policy(rules)
         elif what == "pause":
             cohort.merchants["m0"].suspend(PAUSED)
+        elif what == "ledger put back":
+            monkeypatch.setattr(cohort.merchants["m0"].context.ledger, "check_ahead", put_back)
         silent = what == "silence"
+
+    def put_back(*arguments: object, **named: object) -> None:
+        raise LedgerError("it was restored to an older state")
 
     coordinator.on_round = change
     reasons = {
         "rule": "no round now: policy",
         "pause": f"no round now: {PAUSED}",
         "silence": "no answer from m0",
+        "ledger put back": "no answer from m0",
     }
     reason = reasons[what]
     with pytest.raises(CohortIncompleteError, match=reason):
