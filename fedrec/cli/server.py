@@ -135,7 +135,8 @@ def _print_roster(home: ServerHome) -> None:
             f"Give {home.folder / JOIN_FILE} to every merchant on it, and the fingerprint by another "
             "channel.\nA merchant that accepts this roster by itself needs neither, and the next training "
             "brings it: where others vouch (policy 'least_vouchers'), where a merchant's approved key signed "
-            "its new one, or where somebody left."
+            "its new one, or where a merchant left. Any other change, such as one of the witnesses, is "
+            "approved by hand."
         )
     outdated = [
         training.number
