@@ -118,17 +118,3 @@ def in_use(path: Path) -> bool:
         Whether its lock is taken.
     """
     return is_locked(Path(f"{path}.lock"))
-
-
-def verify_file(path: Path, *, public: bytes, verify: Verifier) -> Verification:
-    """Check the chain and signatures of a ledger file, as :func:`read_entries`.
-
-    Args:
-        path: the SQLite file.
-        public: the merchant's public key, 32 bytes.
-        verify: function that checks a signature.
-
-    Returns:
-        The outcome.
-    """
-    return read_entries(path, public=public, verify=verify)[0]

@@ -35,7 +35,6 @@ from fedrec.privacy.accounting.ledger_reader import (
     in_use,
     read_entries,
     read_openings,
-    verify_file,
 )
 from fedrec.privacy.accounting.lifetime_cap import NOMINAL_EPSILON
 from fedrec.privacy.accounting.loss_composition import LossSum
@@ -180,7 +179,7 @@ def test_the_cap_is_never_passed_and_a_step_is_refused_just_when_the_filter_says
     # It spans restarts and trainings.
     with open_ledger(path, cap, 1e-5) as ledger, pytest.raises(BudgetExceededError, match="over the cap"):
         ledger.charge(replace(CHARGE, training_id="11" * 32), version=VERSION)
-    assert verify_file(path, public=b"p" * 32, verify=verify_mac).entries == done + 1
+    assert read_entries(path, public=b"p" * 32, verify=verify_mac)[0].entries == done + 1
 
 
 def test_a_server_that_chooses_plans_after_seeing_results_gets_less_than_composing_would_give(
@@ -364,7 +363,7 @@ def test_tampering_is_caught_and_named(tmp_path: Path, statement: str, first: in
     assert raw.execute(statement).rowcount >= 1
     raw.commit()
     raw.close()
-    for outcome in (ledger.verify(), verify_file(path, public=b"p" * 32, verify=verify_mac)):
+    for outcome in (ledger.verify(), read_entries(path, public=b"p" * 32, verify=verify_mac)[0]):
         assert not outcome.ok
         assert outcome.first_failure == first
         assert outcome.entries == first - 1
@@ -386,7 +385,7 @@ def test_a_ledger_truncated_while_it_is_open_is_detected(tmp_path: Path) -> None
 
 def test_rewriting_the_whole_chain_needs_the_key(tmp_path: Path) -> None:
     _fill(tmp_path / "l", 2)
-    outcome = verify_file(tmp_path / "l", public=b"q" * 32, verify=verify_mac)
+    outcome, _ = read_entries(tmp_path / "l", public=b"q" * 32, verify=verify_mac)
     assert outcome.first_failure == 1
     with pytest.raises(LedgerError, match=r"entry 1|not signed"):
         Ledger(tmp_path / "l", signer=MacIdentity(b"q" * 32), verify=verify_mac)
@@ -465,9 +464,9 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="cannot be opened"):
         open_ledger(tmp_path / "l")
     with pytest.raises(LedgerError, match="cannot be read as a ledger"):
-        verify_file(tmp_path / "l", public=b"p" * 32, verify=verify_mac)
+        read_entries(tmp_path / "l", public=b"p" * 32, verify=verify_mac)
     with pytest.raises(LedgerError, match="does not exist"):
-        verify_file(tmp_path / "absent", public=b"p" * 32, verify=verify_mac)
+        read_entries(tmp_path / "absent", public=b"p" * 32, verify=verify_mac)
     with open_ledger(tmp_path / "good") as ledger, pytest.raises(LedgerError, match="can't be encoded"):
         ledger.charge(replace(CHARGE, clip=math.nan), version=VERSION)
 
@@ -834,7 +833,7 @@ def test_a_ledger_without_entries_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="no release"):
         Ledger(path, signer=MacIdentity(), verify=verify_mac)
     with pytest.raises(LedgerError, match="holds no entry"):
-        verify_file(path, public=MacIdentity().public, verify=verify_mac)
+        read_entries(path, public=MacIdentity().public, verify=verify_mac)
 
 
 def test_a_release_is_charged_each_time_and_the_last_one_holds(tmp_path: Path) -> None:
