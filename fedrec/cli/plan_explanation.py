@@ -177,7 +177,8 @@ def _charges(plan: TrainingPlan, rounds: int) -> Iterator[Charge]:
 
 
 def _cost(plan: TrainingPlan, trial: Trial) -> dict[str, Any]:
-    members, rounds = len(plan.committee), plan.rounds
+    # The round of site figures, if there is one, sends the model as others do, and brings back few numbers.
+    members, rounds, passes = len(plan.committee), plan.rounds, plan.last_round
     exchanges = (2 if plan.committee else 1) * EXCHANGE_SECONDS
     seconds = trial.seconds_round + exchanges
     up = plan.cohort * trial.up + members * trial.member_up
@@ -189,7 +190,7 @@ def _cost(plan: TrainingPlan, trial: Trial) -> dict[str, Any]:
         "seconds_server": trial.seconds_server,
         "seconds_exchanges": exchanges,
         "seconds_round": seconds,
-        "seconds": None if plan.upload_window is not None else rounds * seconds,
+        "seconds": None if plan.upload_window is not None else passes * seconds,
         "seconds_upload_at_10_mbit": 8 * trial.up / _LINE_BITS,
         "merchant_bytes_up": trial.up,
         "merchant_bytes_down": trial.down,
@@ -200,7 +201,7 @@ def _cost(plan: TrainingPlan, trial: Trial) -> dict[str, Any]:
         "round_bytes_up": up,
         "round_bytes_down": down,
         "bytes_up": rounds * up,
-        "bytes_down": rounds * down,
+        "bytes_down": passes * down,
     }
 
 

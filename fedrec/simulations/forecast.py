@@ -107,6 +107,8 @@ class Forecaster:
         fixed, each = self._steps[same]
         at_once = min(worker_count(run.config, merchants=plan.cohort), os.cpu_count() or 1)
         rounds = plan.rounds - len(run.training.rounds())
+        # The round of site figures brings the model to everybody once more; what it sends back is short.
+        passes = rounds + plan.last_round - plan.rounds
         seconds = math.ceil(plan.cohort / at_once) * (
             fixed + each * records * plan.local_steps + _SECONDS_BESIDE_THE_STEP
         )
@@ -115,9 +117,9 @@ class Forecaster:
         epsilon = epsilon_after(plan, derived, steps=plan.rounds * plan.local_steps, figures=True)
         return Forecast(
             rounds=rounds,
-            seconds=rounds * seconds,
+            seconds=passes * seconds,
             bytes_up=rounds * (moved.up + share * moved.member_up),
-            bytes_down=rounds * (moved.down + share * moved.member_down),
+            bytes_down=passes * (moved.down + share * moved.member_down),
             epsilon=epsilon,
             outlook=noise_outlook(plan, epsilon=epsilon),
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from fedrec.cli.plan_explanation import _cost
 from fedrec.config import load_config
 from fedrec.observability.progress import Stage
 from fedrec.privacy.derived_parameters import derive
@@ -89,6 +90,17 @@ def test_bytes_and_epsilon_are_those_that_the_run_then_takes(photos: Path, tmp_p
         counted = ROUNDS * (MERCHANTS * each + members * member)
         assert counted == pytest.approx(report["cost"][f"bytes_{way}"], rel=0.005)
     assert trial.counted and min(trial.seconds_step, trial.seconds_answer, trial.seconds_server) > 0
+
+
+def test_the_round_of_site_figures_is_in_the_forecast(photos: Path, tmp_path: Path) -> None:
+    run = prepared(photos, tmp_path / "planned", site_figures=0.1)
+    made = Forecaster().forecast(run)
+    report = simulate(load_config(None, options(photos, tmp_path / "run", site_figures=0.1))).report
+    assert report["site_figures"] is not None
+    for way, each in (("up", made.bytes_up), ("down", made.bytes_down)):
+        assert each == pytest.approx(report["cost"][f"bytes_{way}"] / MERCHANTS, rel=0.1)
+    explained = _cost(run.plan, cost_of_rounds(run.plan, run.task))
+    assert explained["bytes_down"] == pytest.approx(report["cost"]["bytes_down"], rel=0.1)
 
 
 @pytest.mark.parametrize(
