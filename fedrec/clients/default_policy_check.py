@@ -57,7 +57,7 @@ def refusals_by_defaults(
         if broken is None or getattr(policy, broken) == getattr(open_to_all, broken):
             break
         # The others are found once this rule is out of the way.
-        policy = policy.model_copy(update={broken[1]: getattr(open_to_all, broken[1])})
+        policy = policy.model_copy(update={broken: getattr(open_to_all, broken)})
     if plan.privacy_mode.private and derived.spend.multiplier > 0:
         cap = _refusal_by_cap(default, plan, derived, earlier=earlier)
         reasons += [] if cap is None else [cap]
