@@ -52,9 +52,13 @@ Method = Literal["steps", "one-round"]
 """How a model is learnt: by steps of a server optimizer, one a round, or solved from one sum."""
 
 
+def has_control_signs(text: str) -> bool:
+    """Tell whether a text moves a cursor, ends a line or changes the text direction; joiners don't count."""
+    return any(unicodedata.category(sign) in _CONTROLS or sign in _TURNS for sign in text)
+
+
 def _harmless(text: str) -> str:
-    """Refuse characters that move a cursor, end a line or change the text direction, but no joiners."""
-    if any(unicodedata.category(sign) in _CONTROLS or sign in _TURNS for sign in text):
+    if has_control_signs(text):
         raise ValueError("has a control sign")
     return text
 

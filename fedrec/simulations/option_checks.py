@@ -16,7 +16,7 @@ from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import modes
-from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan
+from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan, has_control_signs
 from fedrec.server.class_prior import settle_objective
 from fedrec.server.optimizers.optimizer_registry import write_choice
 from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA, check_solved, settle
@@ -136,13 +136,19 @@ def check_witnesses(config: SimulationConfig) -> None:
 
 
 def check_classes(classes: Sequence[str]) -> None:
-    """Raise ``DataError`` if no plan can hold these classes: too many, look-alikes, or a long name."""
+    """Raise ``DataError`` if no plan can hold these classes: too many, look-alikes, a long or unseen name."""
     if len(classes) > MAX_CLASSES:
         raise DataError(f"{len(classes)} classes are more than the {MAX_CLASSES} that a model can tell apart")
     for alike in look_alikes(classes):
         raise DataError(
             f"classes {', '.join(map(shown, alike))} look alike, and would be taken for each other: rename "
             "their folders, or put them together"
+        )
+    unseen = [name for name in classes if has_control_signs(name)]
+    if unseen:
+        raise DataError(
+            f"class folder {shown(unseen[0])} has signs in its name that can't be seen, and end a line or "
+            "turn the writing: rename the folder"
         )
     longest = max(classes, key=len)
     if len(longest) > MAX_CLASS_NAME:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedrec.config import SimulationConfig, load_config
-from fedrec.errors import ConfigError
-from fedrec.simulations.option_checks import check_options
+from fedrec.errors import ConfigError, DataError
+from fedrec.simulations.option_checks import check_classes, check_options
 from fedrec.vision import model_registry
 
 DERIVED: Mapping[str, object] = {
@@ -104,3 +104,11 @@ def test_a_derived_table_of_something_else_is_refused(tmp_path: Path, text: str)
     (tmp_path / "run.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"a table \[derived\] that no run wrote"):
         load_config(tmp_path / "run.toml", {})
+
+
+@pytest.mark.parametrize("name", ["a\nb", "hat\x1b[2K", "hat\u202etar"])
+def test_a_class_whose_name_nobody_sees_is_named(name: str) -> None:
+    check_classes(["hat", "mug", "zero\u200djoiner"])
+    with pytest.raises(DataError) as caught:
+        check_classes(["hat", name])
+    assert repr(name) in str(caught.value) and str(caught.value).isprintable()
