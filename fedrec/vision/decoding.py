@@ -15,10 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import psutil
 from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 
+from fedrec._internal.machine_memory import memory_limit
 from fedrec.errors import DataError
 from fedrec.vision.colour_modes import scale_transparent_colour, to_rgb
 from fedrec.vision.decoders import open_photo
@@ -59,8 +59,8 @@ _one_large_photo = threading.Lock()
 
 @cache
 def most_bytes() -> int:
-    """Return the memory in bytes that one photo may take: a third of the machine's, within the bounds."""
-    return min(MOST_LIMIT, max(LEAST_LIMIT, psutil.virtual_memory().total // 3))
+    """Return the memory in bytes that one photo may take: a third of the process's, within the bounds."""
+    return min(MOST_LIMIT, max(LEAST_LIMIT, memory_limit() // 3))
 
 
 def decode(
