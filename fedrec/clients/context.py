@@ -21,6 +21,7 @@ from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_types import StoredTraining
 from fedrec.clients.training_set import TrainingSets
 from fedrec.errors import AggregationError, ConfigError, MissingExtraError, ProtocolError, RefusedError
+from fedrec.observability.deduplicated_log import DeduplicatedLog
 from fedrec.privacy.accounting.entry_contents import Answer, Charge
 from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.derived_parameters import Derived, derive
@@ -89,6 +90,7 @@ class MerchantContext:
         seconds_encrypt: CPU seconds spent on encryption, likewise.
         suspended: the refusal of all plans and rounds; None while they are accepted.
         sets: fixes and loads the records of each training.
+        abstentions: logs why no round of a training that was joined is allowed now; the topic is its id.
     """
 
     name: str
@@ -106,6 +108,7 @@ class MerchantContext:
     seconds_encrypt: float = 0.0
     suspended: RefusedError | None = None
     sets: TrainingSets = field(init=False)
+    abstentions: DeduplicatedLog = field(init=False, default_factory=lambda: DeduplicatedLog(_log))
     _joined: dict[str, OpenTraining] = field(init=False, default_factory=dict)
     _precomputed_for: str | None = field(init=False, default=None)
     _allowed: tuple[MerchantPolicy, str, MerchantPolicy] | None = field(init=False, default=None)
@@ -271,6 +274,7 @@ class MerchantContext:
         """Drop a training's model and records from memory."""
         self._joined.pop(training_id, None)
         self.sets.close(training_id)
+        self.abstentions.end(training_id)
 
     def first_cost(self, joined: OpenTraining) -> Charge:
         """Build the charge of the first round; every other round of the training costs the same."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from fedrec._internal.text import one_line
 from fedrec.clients.context import MerchantContext, OpenTraining
 from fedrec.clients.store_types import TrainingSecrets
@@ -27,8 +25,6 @@ from fedrec.protocol.statements import (
     SignedSealingKey,
 )
 from fedrec.protocol.statements import SealingKey as SealingKeyStatement
-
-_log = logging.getLogger(__name__)
 
 
 def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dict[str, bytes]]:
@@ -95,13 +91,14 @@ def join(context: MerchantContext, request: JoinRequest) -> tuple[JoinReply, dic
         head=context.signed_head(plan, 0, "joined"),
     )
     if refusal is None:
+        context.abstentions.end(plan.training_id)
         context.precompute_costs(joined)
         return reply, sent
-    _log.warning(
-        "training %s, which was joined before: %s; while that holds, nothing more of it is charged, and this "
-        "merchant only helps to open the sums of its rounds",
-        plan.training_id[:16],
-        refusal,
+    # A server whose training waits for this merchant asks every few seconds.
+    context.abstentions.write(
+        plan.training_id,
+        f"training {plan.training_id[:16]}, which was joined before: {refusal}; while that holds, nothing "
+        "more of it is charged, and this merchant only helps to open the sums of its rounds",
     )
     store.note_refusal(kind="query.join", reason=one_line(refusal, most=MAX_REASON))
     return reply.model_copy(update={"refused": refusal_of(refusal)}), sent

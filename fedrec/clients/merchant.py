@@ -58,6 +58,7 @@ class Merchant:
 
     def close(self) -> None:
         """Close the ledger and the store."""
+        self.context.abstentions.end()
         self.ledger.close()
         self.store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +13,11 @@ from fedrec.clients.client_app import build_client_app
 from fedrec.errors import RefusedError
 from fedrec.flower import new_message, set_task_identity
 from fedrec.observability.deduplicated_log import DeduplicatedLog
+from fedrec.protocol.messages import JoinRequest
 from fedrec.server import service
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.retries import Retries
+from tests.support.cohort import Cohort
 
 LOG = logging.getLogger("fedrec.tests.deduplicated_log")
 
@@ -88,6 +91,32 @@ def test_a_merchant_logs_a_repeated_refusal_once(caplog: pytest.LogCaptureFixtur
         "refused: policy 'models': no (3 times in all)",
         "refused: policy 'hours': not now",
     ]
+
+
+def test_a_merchant_whose_rules_forbid_the_rounds_of_a_training_that_waits_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server asks it again every few seconds, for as long as its training waits."""
+    caplog.set_level(logging.WARNING, "fedrec.clients.context")
+    cohort = Cohort(tmp_path)
+    merchant, request = cohort.merchants["m0"], JoinRequest(plan=cohort.plan())
+    merchant.join(request)
+    merchant.suspend("not now")
+    for _ in range(3):
+        assert merchant.join(request)[0].refused is not None
+    merchant.suspend("never")
+    merchant.join(request)
+    merchant.join(request)
+    merchant.use_policy(cohort.policy)
+    assert merchant.join(request)[0].refused is None
+    ends = ("of its rounds", "(3 times in all)", "of its rounds", "(2 times in all)")
+    assert ["never" in line for line in caplog.messages] == [False, False, True, True]
+    assert all(line.endswith(end) for line, end in zip(caplog.messages, ends, strict=True))
+    # One that was never joined is refused, and the refusal logged, as ever.
+    merchant.suspend("not now")
+    with pytest.raises(RefusedError, match="not now"):
+        merchant.join(JoinRequest(plan=cohort.plan(rounds=3)))
+    assert len(caplog.messages) == 4
 
 
 def test_a_server_logs_what_a_training_waits_for_once(
