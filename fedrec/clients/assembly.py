@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from fedrec.clients.activity import Doing
 from fedrec.clients.context import LocalResources, MerchantContext
 from fedrec.clients.merchant import Merchant
 from fedrec.clients.merchant_home import MerchantHome
@@ -22,6 +23,7 @@ from fedrec.privacy.accounting.ledger import Ledger
 from fedrec.privacy.identity import verify
 from fedrec.privacy.randomness import Randomness
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.vision import model_registry
 
 
 def open_merchant(
@@ -56,6 +58,9 @@ def open_merchant(
         forgotten, tags = context.store.forgotten(), RecordTags(context.identity)
         fixed = context.store.fixed_set(plan.training_id)
         tell("photos")
+        spec = model_registry.get_exact(plan.model, plan.model_code)
+        on_frozen_networks = spec.features is not None or spec.tokens is not None
+        computing: Doing = "features" if on_frozen_networks else "photos"
         return load_photos(
             plan,
             settings.place,
@@ -63,7 +68,7 @@ def open_merchant(
             device=device,
             leave_out=lambda digest: tags.tag(digest) in forgotten,
             keep=record_filter(plan, tags, declared=context.ledger.declared(plan.unit), fixed=fixed),
-            progress=lambda done, total: tell("features", done, total),
+            progress=lambda done, total: tell(computing, done, total),
         )
 
     context = open_context(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from fedrec.cli import client, client_start
+from fedrec.clients import assembly
 from fedrec.clients.assembly import open_merchant
 from fedrec.clients.client_app import build_client_app
 from fedrec.clients.contribution import compute_contribution
@@ -629,13 +630,27 @@ def test_a_restarted_daemon_loads_its_open_training_s_own_records_before_it_conn
     )
     try:
         merchant.load_records()
-        assert told[0] == ("photos", 0, 0) and told[-1] == ("features", 4, 4)
+        assert told[0] == ("photos", 0, 0) and told[-1] == ("photos", 4, 4)
         told.clear()
         records = merchant.context.sets.records(plan, merchant.context.sets.fix(plan, policy=merchant.policy))
         assert len(records) == 4 and not told
     finally:
         merchant.ledger.close()
         merchant.store.close()
+
+
+def test_only_a_model_on_frozen_networks_extracts_features(
+    home: MerchantHome, shop_plan: Callable[[], TrainingPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    merchant = open_merchant(home, device=CPU, tell=lambda doing, done=0, total=0: told.append(doing))
+    monkeypatch.setattr(assembly, "load_photos", lambda *args, progress, **named: progress(1, 1))
+    try:
+        for model in ("cnn", "resnet18", "scattering-head"):
+            merchant.context.resources.data_for(shop_plan().model_copy(update={"model": model}))
+    finally:
+        merchant.close()
+    assert told == ["photos"] * 5 + ["features"]
 
 
 @settings(max_examples=60, deadline=None)
