@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from fedrec.recognition.catalogue.scan_index import ScanIndex
 from fedrec.recognition.catalogue.shortening import Shortening
-from fedrec.recognition.catalogue.usearch_library import Index, MetricKind
+from fedrec.recognition.catalogue.usearch_library import Index, MetricKind, ScalarKind
 from fedrec.recognition.catalogue.vector_index import Keys
 
-_BREADTH: Final = 190
+_BREADTH: Final = 180
 """Neighbours that a search keeps while it follows the graph, and compares by all their values at its end."""
 _BREADTH_ADDING: Final = 400
 _LINKS: Final = 32
@@ -38,7 +38,7 @@ class GraphIndex:
         ValueError: ``graph`` is no such graph of short vectors.
     """
 
-    margin = 1.3
+    margin = 1.15
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class GraphIndex:
     def _new(self) -> Index:
         return Index(
             ndim=self._shortening.length,
-            metric=MetricKind.L2sq,
-            dtype="i8",
+            metric_kind=MetricKind.L2sq,
+            dtype=ScalarKind.I8,
             connectivity=_LINKS,
             expansion_add=_BREADTH_ADDING,
             expansion_search=_BREADTH,
@@ -72,26 +72,27 @@ class GraphIndex:
         whole = np.empty(len(content), dtype=np.uint8)
         whole[:] = np.frombuffer(content, dtype=np.uint8)
         graph = self._new()
-        graph.view(whole.data)
+        graph.view_index_from_buffer(whole.data)
         self._graph, self._whole = graph, whole
 
     def _take_apart(self) -> Index:
         if self._whole is not None:
             graph = self._new()
-            graph.load(self._whole.data)
+            graph.load_index_from_buffer(self._whole.data)
             self._graph, self._whole = graph, None
         return self._graph
 
     def _searchable(self) -> Index:
         if self._whole is None and len(self._graph):
-            self._view(self._graph.save() or b"")
+            self._view(memoryview(self._graph.save_index_to_buffer()))
         return self._graph
 
     @property
     def content(self) -> tuple[Shortening, Keys, NDArray[np.int8], bytes]:
         """The shortening, the photos, their vectors and the graph, for a file."""
-        graph = self._whole.tobytes() if self._whole is not None else bytes(self._graph.save() or b"")
-        return self._shortening, *self._rows.content, graph
+        whole = self._whole
+        graph = self._graph.save_index_to_buffer() if whole is None else whole.tobytes()
+        return self._shortening, *self._rows.content, bytes(graph)
 
     def keys(self) -> Keys:
         """Return the photos that it holds, ascending."""
@@ -107,12 +108,12 @@ class GraphIndex:
         # Several threads that begin a graph together can leave vectors without a neighbour.
         threads = 1 if len(self._graph) < _FEW else 0
         short = self._shortening.shorten(vectors.astype(np.float32))
-        self._take_apart().add(keys.astype(np.uint64), short, threads=threads)
+        self._take_apart().add_many(keys.astype(np.uint64), short, threads=threads)
         self._rows.add(keys, vectors)
 
     def remove(self, keys: Keys) -> None:
         """Remove photos that it holds."""
-        self._take_apart().remove(keys.astype(np.uint64))
+        self._take_apart().remove_many(keys.tolist(), False, 0)
         self._rows.remove(keys)
 
     def propose(self, query: NDArray[np.float32], count: int, *, among: Keys | None) -> Keys:
@@ -129,10 +130,11 @@ class GraphIndex:
         held = len(self._graph)
         if not held or (among is not None and len(among) <= max(_FEW, count)):
             return self._rows.propose(query, count, among=among)
-        short = self._shortening.shorten(query[None])[0]
+        short = self._shortening.shorten(query)[None]
         wanted, graph = max(count, _BREADTH), self._searchable()
         while True:
-            keys = np.asarray(graph.search(short, min(wanted, held), threads=1).keys).astype(np.int64)
+            found, _, counts, *_ = graph.search_many(short, min(wanted, held), threads=1)
+            keys = found[0, : counts[0]].astype(np.int64)
             if among is not None:
                 keys = keys[np.isin(keys, among)]
             if len(keys) >= count or wanted >= held:

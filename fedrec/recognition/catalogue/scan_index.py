@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.recognition.catalogue.rounding import rounded
-from fedrec.recognition.catalogue.usearch_library import MetricKind, search
+from fedrec.recognition.catalogue.usearch_library import MetricKind, exact_search
 from fedrec.recognition.catalogue.vector_index import Keys
 
 
@@ -92,11 +92,14 @@ class ScanIndex:
         held, rows = self._joined()
         # In the order of the memory: neighbours in number are read together.
         ascending = np.sort(keys)
-        chosen = rows[np.searchsorted(held, ascending)]
+        without_gaps = held[-1] - held[0] == len(held) - 1
+        places = ascending - held[0] if without_gaps else np.searchsorted(held, ascending)
+        chosen = rows.take(places, axis=0)
         return ascending[_nearest(chosen, query, len(ascending))]
 
 
 def _nearest(rows: NDArray[np.int8], query: NDArray[np.float32], count: int) -> Keys:
     """Return the positions of the rows that are nearest, the nearest first."""
-    found = search(rows, rounded(query[None])[0], count, MetricKind.Cos, exact=True, threads=1)
-    return np.asarray(found.keys).astype(np.int64)
+    found, *_ = exact_search(rows, rounded(query[None]), count, threads=1, metric_kind=MetricKind.Cos)
+    nearest: Keys = found[0].astype(np.int64)
+    return nearest

@@ -64,16 +64,16 @@ class Shortening:
         """Shorten vectors.
 
         Args:
-            vectors: float32 (n, dimension).
+            vectors: float32 (dimension,) or (n, dimension).
 
         Returns:
-            Int8 (n, directions).
+            Int8 (directions,) or (n, directions).
         """
         steps = np.rint((_unit(vectors @ self.directions) - self.middle) * np.float32(self.scale))
-        short: NDArray[np.int8] = np.clip(steps, -_STEPS, _STEPS).astype(np.int8)
+        short: NDArray[np.int8] = np.minimum(np.maximum(steps, -_STEPS), _STEPS).astype(np.int8)
         return short
 
 
 def _unit(short: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.maximum(np.linalg.norm(short, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    lengths = np.maximum(np.linalg.norm(short, axis=-1, keepdims=True), np.finfo(np.float32).tiny)
     return np.asarray(short / lengths, dtype=np.float32)
