@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
+from fedrec._internal.heap import set_heap_thresholds
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 _KEPT, _MAPPED_FROM = 2**22, 2**20
 
 
@@ -18,9 +17,4 @@ def give_memory_back() -> None:
     That starts at 128 kB: numbers that are made in chunks would return their memory, and fetch it again page
     by page, for each chunk, which takes as long as sampling noise does. So 4 MB are kept.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM)
-    mallopt(_M_TRIM_THRESHOLD, _KEPT)
+    set_heap_thresholds(mapped_from=_MAPPED_FROM, kept=_KEPT)
