@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from torch import nn
 
 from fedrec.clients.records import Records
 from fedrec.privacy.dp.calibration import NoisePlan
+from fedrec.privacy.dp.failing_records import place_of
 from fedrec.privacy.dp.step import (
     DpSgdSettings,
     LocalSgdSettings,
@@ -41,8 +41,9 @@ def compute_contribution(
 ) -> NDArray[np.int64]:
     """Compute a merchant's noised contribution to a round.
 
-    If the step fails on the records, it is repeated without records and with the same noise, and the failure
-    is logged: whether an upload is sent must not depend on the records.
+    A record on which the model fails counts as zero, and the others count as usual. If the step fails
+    nevertheless, it is repeated without records and with the same noise, and the failure is logged: whether
+    an upload is sent must not depend on the records.
 
     Args:
         model: the network; its parameters are overwritten.
@@ -65,14 +66,7 @@ def compute_contribution(
     except Exception as error:
         if not len(records):
             raise
-        # The text of an exception may name a photo, so only the place where it was raised is logged.
-        where = " < ".join(
-            f"{frame.filename}:{frame.lineno} {frame.name}"
-            for frame in reversed(traceback.extract_tb(error.__traceback__))
-        )
-        _log.error(
-            "a step failed on its records; the upload is noise alone: %s at %s", type(error).__name__, where
-        )
+        _log.error("a step failed on its records; the upload is noise alone: %s", place_of(error))
         _log.debug("details: %s", error)
     none = Records.none(records.inputs.device)
     return _steps(model, parameters, none, plan=plan, noise=noise, rng=rng, figures=figures)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.records import Records, TrainingData
 from fedrec.errors import ConfigError, DataError, MissingExtraError, RefusedError
+from fedrec.privacy.dp.failing_records import place_of
 from fedrec.privacy.dp.model_check import check_foreign_model
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision import model_registry
@@ -23,6 +27,7 @@ from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
 from fedrec.vision.model_registry import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 
+_log = logging.getLogger(__name__)
 _ATTEMPTS = 3
 """Attempts to read a folder whose photos change meanwhile."""
 
@@ -106,7 +111,7 @@ def load_photos(
         progress: called as (done, total) while inputs are computed.
 
     Returns:
-        The records.
+        The records; not those that alone can't be made an input, for any reason.
 
     Raises:
         ConfigError: the plan's unit is the product, and the folder has no products.
@@ -130,13 +135,51 @@ def load_photos(
         if not kept:
             none = Records.none(device)
             return TrainingData(inputs=none.inputs, labels=none.labels, digests=(), held=splits.held)
+
+        def read(images: ImageSet, held: tuple[bytes, ...] = splits.held) -> TrainingData:
+            return _read(plan, images, held=held, device=device, progress=progress)
+
+        images = splits.train.subset(kept)
         try:
-            return _read(plan, splits.train.subset(kept), held=splits.held, device=device, progress=progress)
-        except DataError:
+            return read(images)
+        # Every exception is caught: a backbone from a file can fail on one photo, with an error of any kind.
+        except Exception as error:
             # A photo was removed or changed during reading; the next attempt reads the rest.
-            if attempt + 1 == _ATTEMPTS:
+            if isinstance(error, DataError) and attempt + 1 < _ATTEMPTS:
+                continue
+            usable = [index for part in _usable(read, images, np.arange(len(images))) for index in part]
+            if not usable:
                 raise
+            _log.error(
+                "%d of the records can't be made an input of the model and are not used: %s",
+                len(images) - len(usable),
+                place_of(error),
+            )
+            return read(images.subset(usable))
     raise DataError(f"{folder} can't be read")
+
+
+def _usable(
+    read: Callable[[ImageSet], TrainingData], images: ImageSet, places: NDArray[np.int64]
+) -> Iterator[list[int]]:
+    """Find the records that can be read: one that can't must not keep the others from a training.
+
+    Args:
+        read: reads records; raises anything.
+        images: the records, which can't be read together.
+        places: positions of those to try, halves of them by themselves.
+
+    Yields:
+        Positions of records that were read together.
+    """
+    for half in np.array_split(places, 2) if len(places) > 1 else ():
+        try:
+            read(images.subset(half))
+        # As where it is called.
+        except Exception:
+            yield from _usable(read, images, half)
+        else:
+            yield half.tolist()
 
 
 def _read(

@@ -18,6 +18,7 @@ from flwr.app import Message
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from typer.testing import CliRunner
 
 from fedrec.cli import client, client_start
@@ -38,7 +39,7 @@ from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_types import CountedSet, FixedSet, TrainingSecrets
 from fedrec.clients.store_view import read_store
 from fedrec.clients.training_set import TrainingSets
-from fedrec.errors import DataError, RefusedError
+from fedrec.errors import ConfigError, DataError, RefusedError
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp import step
 from fedrec.privacy.dp.vectors import parameter_count
@@ -50,6 +51,7 @@ from fedrec.protocol.plan import Peer, TrainingPlan, Unit
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.transport import pack
 from fedrec.vision.folders import Layout
+from fedrec.vision.imageset import ImageSet
 from tests.support.cohort import (
     CLASSES,
     DIMENSION,
@@ -729,6 +731,39 @@ def test_an_unreadable_class_folder_does_not_exclude_the_others(
 
     monkeypatch.setattr(os, "scandir", scan)
     assert len(load_photos(shop_plan(), folder, layout="class", device=CPU).digests) == 2
+
+
+@pytest.mark.parametrize("error", [DataError, ConfigError, MemoryError, ValueError])
+@pytest.mark.parametrize("layout", ["class", "product"])
+def test_a_photo_that_is_listed_and_fails_as_an_input_does_not_exclude_the_others(
+    tmp_path: Path,
+    shop_plan: Callable[[], TrainingPlan],
+    monkeypatch: pytest.MonkeyPatch,
+    layout: Layout,
+    error: type[Exception],
+) -> None:
+    """Such as one on which a backbone from a file fails, or that another decoder takes differently."""
+    folder = a_shop(tmp_path / "photos", layout=layout)
+    plan = shop_plan().model_copy(update={"unit": "product" if layout == "product" else "record"})
+    before = load_photos(plan, folder, layout=layout, device=CPU)
+    picture(folder / "hat" / ("hat-b" if layout == "product" else "") / "9.png", 200)
+    image = ImageSet.image
+
+    def fails(images: ImageSet, index: int) -> Image.Image:
+        picture = image(images, index)
+        if picture.getpixel((0, 0)) == spoilt:
+            raise error("no input")
+        return picture
+
+    with Image.open(next(folder.rglob("9.png"))) as opened:
+        spoilt = opened.convert("RGB").getpixel((0, 0))
+    monkeypatch.setattr(ImageSet, "image", fails)
+    after = load_photos(plan, folder, layout=layout, device=CPU)
+    assert after.digests == before.digests and len(after.held) == len(before.held) + 1
+    assert torch.equal(after.inputs, before.inputs) and torch.equal(after.labels, before.labels)
+    monkeypatch.setattr(ImageSet, "image", lambda images, index: (_ for _ in ()).throw(error("none")))
+    with pytest.raises(error, match="none"):
+        load_photos(plan, folder, layout=layout, device=CPU)
 
 
 def test_a_folder_that_can_not_be_read_counts_as_no_change(

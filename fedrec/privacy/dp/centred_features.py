@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
+from fedrec.privacy.dp.failing_records import FailingRecords
 from fedrec.privacy.dp.full_precision import full_float32
 from fedrec.vision.models.centred_head import CentredHead, Centring
 
@@ -26,7 +27,7 @@ def centred_features(model: nn.Module, inputs: Tensor, *, chosen: Tensor | None 
         chosen: positions of the records to take, int64; None for all.
 
     Returns:
-        (n, V, d), n being the number of records taken.
+        (n, V, d), n being the number of records taken; NaN for a view on which the model fails.
 
     Raises:
         ConfigError: the model has no or several such layers.
@@ -49,23 +50,37 @@ def centred_features(model: nn.Module, inputs: Tensor, *, chosen: Tensor | None 
     model.eval()
 
     def features(part: Tensor) -> Tensor:
+        # A pass that failed may have left its rows.
+        rows.clear()
         model(part.to(device))
         return rows.pop()
 
+    def of_part(part: Tensor, size_of_pass: int) -> Tensor:
+        padded = torch.cat([part, part[:1].expand(size_of_pass - len(part), *part.shape[1:])])
+        try:
+            return features(padded)[: len(part)]
+        # Every exception is caught: a model's code and torch can raise anything.
+        except Exception as error:
+            if len(part) == 1:
+                failing.add(error)
+                return mean.new_full((1, size), torch.nan)
+        return torch.cat([of_part(half, size_of_pass) for half in part.tensor_split(2)])
+
+    failing = FailingRecords()
     found: list[Tensor] = []
     try:
         with full_float32(device), torch.no_grad():
+            # It raises what a pass of any views raises, so that what fails below fails by its own values.
             size_of_pass = _PASS if _places_are_alike(features, inputs) else 1
             for start in range(0, records * views, size_of_pass):
                 # Taken out pass by pass: inputs that are mapped from disk don't take memory together.
                 place = torch.arange(start, min(start + size_of_pass, records * views), device=chosen.device)
-                part = inputs[chosen[place // views], place % views]
-                padded = torch.cat([part, part[:1].expand(size_of_pass - len(part), *part.shape[1:])])
-                found.append(features(padded)[: len(part)])
+                found.append(of_part(inputs[chosen[place // views], place % views], size_of_pass))
     finally:
         handle.remove()
         for module, training in modes:
             module.training = training
+    failing.log()
     return torch.cat(found).reshape(records, views, size)
 
 

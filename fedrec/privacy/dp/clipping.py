@@ -53,6 +53,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.bounds import MAX_PARAMETERS, MAX_RECORDS
 from fedrec.privacy.dp.clipping_rules import RULES
+from fedrec.privacy.dp.failing_records import FailingRecords
 from fedrec.privacy.dp.full_precision import full_float32
 from fedrec.privacy.dp.gradient_forms import (
     GradientMatrix,
@@ -218,7 +219,7 @@ class RecordClipper:
         """Sum the clipped gradients of all records, or of the chosen ones.
 
         A record's gradient is that of the objective averaged over its V views. It contributes zero if it
-        isn't finite.
+        isn't finite, or if a pass fails on that record; the number of those is logged.
 
         Args:
             inputs: (n, V, ...), V >= 1 views per record; n may be 0.
@@ -248,15 +249,19 @@ class RecordClipper:
         total = torch.zeros(self.dimension, dtype=torch.float64, device=self._device)
         with full_float32(self._device):
             chunk = self._records_at_once(inputs) if records else 1
-            if chunk > 1 and not places_are_alike(self._model, inputs, chunk, self._pass_of):
+            # It raises what a pass of any records raises, so that what fails below fails by its own values.
+            if records and not places_are_alike(self._model, inputs, chunk, self._pass_of):
                 chunk = 1
+            failing = FailingRecords()
             for start in range(0, records, chunk):
                 part = slice(start, start + chunk)
                 rows = part if chosen is None else chosen[part]
                 batch = PaddedBatch.padded(
                     inputs[rows].to(self._device), labels[rows].to(self._device), chunk
                 )
-                self._add(batch, total)
+                for passed, gradients in failing.passes(batch, self._gradients):
+                    self._add(passed, gradients, total)
+        failing.log()
         result: NDArray[np.float64] = total.cpu().numpy()
         return result
 
@@ -282,9 +287,8 @@ class RecordClipper:
         batch = PaddedBatch.padded(inputs.to(self._device), labels, len(inputs))
         return _Pass(self._gradients(batch), batch.weights, self._sizes)
 
-    def _add(self, batch: PaddedBatch, total: Tensor) -> None:
+    def _add(self, batch: PaddedBatch, gradients: LayerGradients, total: Tensor) -> None:
         """Add the clipped gradients of one pass to ``total``, float64 (d,)."""
-        gradients = self._gradients(batch)
         norms = gradients.square_norms()
         # A norm is infinite or NaN only if an entry is: squares of float32 values can't overflow float64.
         finite = torch.isfinite(norms)
@@ -294,7 +298,7 @@ class RecordClipper:
         # 0 * NaN is NaN, so such records are replaced; a weight of zero would not be enough.
         replaced = batch.without(~finite)
         if replaced is not None:
-            self._add(replaced, total)
+            self._add(replaced, self._gradients(replaced), total)
 
     def _split(self, total: Tensor) -> list[Tensor]:
         """Split the flat total into one view per parameter."""

@@ -34,8 +34,9 @@ def memory_of_a_record(
     known = _MEASURED.setdefault(model, {})
     key = (record.shape, record.dtype, device, parameter_count(model))
     if key not in known:
-        # A copy, since the storage behind a slice is that of all records, whatever their number.
-        own = record.to(device, copy=True)
+        # Not the record itself: the model may fail on its values, and it need not be one that takes part.
+        drawn = torch.randn(record.shape, generator=torch.Generator().manual_seed(0), dtype=record.dtype)
+        own = drawn.to(device)
         with kept_bytes(model) as so_far:
             values = keeper.values_per_record(own, views=len(own))
             known[key] = values, so_far()

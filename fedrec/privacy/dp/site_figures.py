@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.bounds import MAX_RECORDS
+from fedrec.privacy.dp.failing_records import FailingRecords
 from fedrec.privacy.dp.figures_noise import (
     CLIP,
     CORRECT_WEIGHT,
@@ -74,7 +75,7 @@ def unit_figures(
     if not 0 <= int(own.min()) <= int(own.max()) < classes:
         raise ConfigError(f"site figures: a label is outside 0 to {classes - 1}.")
     places = range(count) if chosen is None else chosen.tolist()
-    scores = _scores(model, inputs, places).double().cpu()
+    scores = _scores(model, inputs, places, classes=classes).double().cpu()
     if scores.shape[2] != classes:
         raise ConfigError(f"site figures: the model has {scores.shape[2]} scores for {classes} classes.")
     likeliest = scores.softmax(dim=2).mean(dim=1).argmax(dim=1)
@@ -126,7 +127,7 @@ def clipped_figures_sum(figures: UnitFigures, *, classes: int) -> NDArray[np.flo
     return total
 
 
-def _scores(model: nn.Module, inputs: Tensor, places: Sequence[int]) -> Tensor:
+def _scores(model: nn.Module, inputs: Tensor, places: Sequence[int], *, classes: int) -> Tensor:
     """Return the scores of these units' views, (n, V, k): each unit has a pass of its own, without gradients.
 
     Whether the model is right jumps between 0 and 1. A last digit that depended on other units, as it may
@@ -136,9 +137,10 @@ def _scores(model: nn.Module, inputs: Tensor, places: Sequence[int]) -> Tensor:
         model: the model.
         inputs: (any number, V, ...).
         places: positions of the n >= 1 units.
+        classes: number of classes.
 
     Returns:
-        The scores.
+        The scores; NaN for a unit on which the model fails.
 
     Raises:
         ConfigError: the model doesn't return scores by class.
@@ -147,12 +149,24 @@ def _scores(model: nn.Module, inputs: Tensor, places: Sequence[int]) -> Tensor:
     device = inputs.device if parameter is None else parameter.device
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    failing = FailingRecords()
+
+    def scores_of(place: int) -> Tensor:
+        try:
+            scores: Tensor = model(inputs[place].to(device))
+        # Every exception is caught: a model's code and torch can raise anything.
+        except Exception as error:
+            failing.add(error)
+            return torch.full((inputs.shape[1], classes), torch.nan, device=device)
+        return scores
+
     try:
         with full_float32(device), torch.no_grad():
-            found = torch.stack([model(inputs[place].to(device)) for place in places])
+            found = torch.stack([scores_of(place) for place in places])
     finally:
         for module, training in modes:
             module.training = training
+    failing.log()
     if found.ndim != 3:
         raise ConfigError(f"site figures: expects scores [views, classes], not {tuple(found.shape[1:])}.")
     return found
