@@ -156,6 +156,8 @@ class Catalogue:
         """The model that its vectors are of."""
         found = dict(self.rows("SELECT name, value FROM setting"))
         try:
+            if int(found["dimension"]) < 1:
+                raise ValueError("no length of a vector")
             return UsedModel(
                 embedding_id=found["embedding_id"],
                 dimension=int(found["dimension"]),

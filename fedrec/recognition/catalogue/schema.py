@@ -15,6 +15,8 @@ _VERSION: Final = 1
 _APPLICATION: Final = 0x66656463
 _WAIT_SECONDS: Final = 30.0
 _MAPPED_BYTES: Final = 1 << 31
+_LARGEST_VALUE: Final = 16 << 20
+"""Bytes of one value; a vector takes a few thousand."""
 _TABLES: Final = (
     "CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     # Merchants whose published files a platform has merged; the catalogue's own products have merchant ''.
@@ -35,6 +37,10 @@ _TABLES: Final = (
     " PRIMARY KEY (photo_id, embedding_id))",
     f"PRAGMA application_id = {_APPLICATION}",
     f"PRAGMA user_version = {_VERSION}",
+)
+
+_MADE: Final = (
+    "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 )
 
 
@@ -74,7 +80,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         The connection, without transactions of its own.
 
     Raises:
-        DataError: the file isn't one, or is of another version.
+        DataError: the file isn't one, is of another version, or holds other tables.
     """
     connection: sqlite3.Connection | None = None
     try:
@@ -82,6 +88,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection = _connect(path)
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
+        made = {sql for (sql,) in connection.execute(_MADE)}
     except (sqlite3.Error, OSError) as error:
         if connection is not None:
             connection.close()
@@ -90,6 +97,10 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.close()
         what = f"a catalogue of format {version}" if application == _APPLICATION else "no catalogue"
         raise DataError(f"{path} is {what}; this version of fedrec reads format {_VERSION}")
+    # A view may have rows without end, and a trigger may change what nobody asked for.
+    if made != {statement for statement in _TABLES if statement.startswith("CREATE")}:
+        connection.close()
+        raise DataError(f"{path} holds other tables than a catalogue's: it was changed by another program")
     return connection
 
 
@@ -101,6 +112,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         check_same_thread=False,
         timeout=_WAIT_SECONDS,
     )
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE)
     for setting in (
         "foreign_keys = ON",
         # EXTRA also syncs the folder once the journal is gone: a commit survives a power cut.

@@ -14,6 +14,7 @@ from fedrec.recognition.catalogue.filters import Condition
 
 _PAGE: Final = 500
 _IN_USE: Final = "vector.embedding_id = (SELECT value FROM setting WHERE name = 'embedding_id')"
+_DAMAGED: Final = "a vector of the catalogue is damaged: run 'catalogue reindex'"
 
 
 def photo_keys(catalogue: Catalogue, conditions: Sequence[Condition] = ()) -> NDArray[np.int64]:
@@ -25,6 +26,9 @@ def photo_keys(catalogue: Catalogue, conditions: Sequence[Condition] = ()) -> ND
 
     Returns:
         The photos' numbers, ascending.
+
+    Raises:
+        DataError: a photo's number is none.
     """
     joined = (
         " JOIN photo ON photo.id = vector.photo_id JOIN product ON product.id = photo.product_id"
@@ -37,6 +41,8 @@ def photo_keys(catalogue: Catalogue, conditions: Sequence[Condition] = ()) -> ND
         f"SELECT vector.photo_id FROM vector{joined} WHERE {where} ORDER BY vector.photo_id",  # noqa: S608
         values,
     )
+    if not all(type(row[0]) is int for row in rows):
+        raise DataError(f"{catalogue.folder}: {_DAMAGED}")
     return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
 
@@ -54,7 +60,7 @@ def vectors_of(
         The numbers of those photos that are still there, and their vectors.
 
     Raises:
-        DataError: a vector is of another length.
+        DataError: a vector is of another length or type.
     """
     there, _, vectors = owned_vectors_of(catalogue, keys, dimension=dimension)
     return there, vectors
@@ -74,7 +80,7 @@ def owned_vectors_of(
         The numbers of those photos that are still there, those of their products, and their vectors.
 
     Raises:
-        DataError: a vector is of another length.
+        DataError: a vector is of another length or type.
     """
     found: list[tuple[int, int, bytes]] = []
     for start in range(0, len(keys), _PAGE):
@@ -85,8 +91,9 @@ def owned_vectors_of(
             f" JOIN photo ON photo.id = vector.photo_id WHERE {_IN_USE} AND vector.photo_id IN ({places})",
             part,
         )
-    if any(len(vector) != 2 * dimension for _, _, vector in found):
-        raise DataError(f"{catalogue.folder}: a vector of the catalogue is damaged: run 'catalogue reindex'")
+    # SQLite keeps a value of any type in any column.
+    if not all(isinstance(vector, bytes) and len(vector) == 2 * dimension for _, _, vector in found):
+        raise DataError(f"{catalogue.folder}: {_DAMAGED}")
     joined = b"".join(vector for _, _, vector in found)
     there = np.fromiter((key for key, _, _ in found), dtype=np.int64, count=len(found))
     owners = np.fromiter((owner for _, owner, _ in found), dtype=np.int64, count=len(found))
