@@ -16,8 +16,13 @@ from fedrec.server.live_state import Connection, LiveState
 from fedrec.server.report.report_page import render
 from fedrec.server.status_document import server_status
 from fedrec.server.status_page import status_blocks
+from fedrec.simulations.comparison.finished_runs import read_runs
+from fedrec.simulations.comparison.page import comparison_document
+from fedrec.simulations.comparison.rows import compare
 from tests.server.test_report_page import fake_report
 from tests.support.browser import BROWSER
+from tests.support.finished_runs import fake_report as short_report
+from tests.support.finished_runs import finished_run
 from tests.support.server_homes import enrolled_home, filed, round_line, write_rounds
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
@@ -61,7 +66,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A training's report, a deployment's, and a server's status with all that it can show."""
+    """A training's report, a deployment's, a server's status with all that it can show, and a comparison."""
     report = fake_report(rounds=12)
     deployed = fake_report(rounds=12, merchants=3)
     deployed["run"] |= {"engine": "deployment", "dataset": None}
@@ -78,10 +83,19 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     anna = Connection(connected=True, since=now, last_seen=now, round_trip_seconds=0.1, reply_seconds=2.0)
     live = LiveState(time=now, started=now, connections={"anna": anna}, training=training.number)
     status = Document(title="status", blocks=status_blocks(server_status(home, live)))
-    return {"report": render(report), "deployed": render(deployed), "status": render_html(status)}
+    shown = {"report": render(report), "deployed": render(deployed), "status": render_html(status)}
+    folder = tmp_path_factory.mktemp("compared")
+    runs = [
+        finished_run(
+            folder / f"{epsilon}-{seed}", short_report(accuracy=0.8 + seed / 50), seed=seed, epsilon=epsilon
+        )
+        for epsilon in (2.0, 16.0)
+        for seed in (1, 2)
+    ]
+    return shown | {"compared": render_html(comparison_document(compare(*read_runs(runs))))}
 
 
-@pytest.mark.parametrize("name", ["report", "deployed", "status"])
+@pytest.mark.parametrize("name", ["report", "deployed", "status", "compared"])
 def test_nothing_is_cut_at_390_pixels_and_all_text_is_legible_light_and_dark(
     browser: Browser, pages: dict[str, str], name: str, tmp_path: Path
 ) -> None:
