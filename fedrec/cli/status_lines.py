@@ -146,7 +146,8 @@ def _next_round(status: MerchantStatus) -> Iterator[str]:
         yield "  next      no round is left"
         return
     pace = "" if found.seconds_between is None else f", {number_format.duration(found.seconds_between)} apart"
-    hours = "" if status.hours is None else f"; rounds are answered in {', '.join(status.hours)}"
+    zone = "UTC" if status.clock == "utc" else "by this machine's clock"
+    hours = "" if status.hours is None else f"; rounds are answered in {', '.join(status.hours)} ({zone})"
     yield f"  next      round {found.number} of {found.rounds}{pace}{hours}"
 
 

@@ -225,6 +225,7 @@ def read_status(home: MerchantHome) -> MerchantStatus:
         refusals=_refusals(view, standing, budget),
         history=histories(view, entries, budget, home=home.folder),
         hours=None if policy is None else policy.hours,
+        clock="utc" if policy is None else policy.clock,
         forgotten=view.forgotten,
     )
 

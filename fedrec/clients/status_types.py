@@ -237,6 +237,7 @@ class MerchantStatus(Liveness):
         refusals: the last refused requests, the oldest first.
         history: the trainings that were joined, the newest first.
         hours: hours in which rounds are answered; None for any.
+        clock: the time zone of these hours: UTC or that of this machine.
         forgotten: number of photos that the merchant has forgotten.
     """
 
@@ -259,4 +260,5 @@ class MerchantStatus(Liveness):
     refusals: tuple[RefusedByMerchant, ...]
     history: tuple[TrainingHistory, ...]
     hours: tuple[str, ...] | None
+    clock: Literal["utc", "local"]
     forgotten: int

@@ -270,19 +270,36 @@ def test_a_page_that_can_not_be_served_stops_no_daemon(
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize("page", ENDS[:1], indirect=True)
+def test_what_is_one_is_said_in_the_singular(page: Page) -> None:
+    told = page.evaluate(
+        """async () => { const { en } = (await import("/texts.js")).TEXTS;
+        return [1, 2].map((n) => [en.planOf("cnn", n, n), en.declared(n, en.units.product),
+                                  en.photosReady(n, 9), en.added(n), en.gone(n)].join(" ")); }"""
+    )
+    assert re.search(
+        "cnn, 1 round, 1 merchant You declared 1 product, .*1 of 9 is .*1 of them is .*was deleted", told[0]
+    )
+    assert re.search(
+        "cnn, 2 rounds, 2 merchants You declared 2 products, .*are .*are .*were deleted", told[1]
+    )
+
+
 @pytest.mark.parametrize("page", [(390, "light")], indirect=True)
 def test_a_lost_connection_and_a_spent_budget_have_words_in_both_languages(page: Page) -> None:
     def change(route: Route) -> None:
         found = route.fetch()
         budget = found.json()["budget"] | {"spent": 10.0, "left": 0.0}
         away = {"connected": False, "connection_reason": "told in English", "connection_fault": "proxy"}
-        changes = {"running": True, "budget": budget} | away
+        hours = {"hours": ["22:00-06:00"], "clock": "local"}
+        changes = {"running": True, "budget": budget} | away | hours
         route.fulfill(response=found, json=found.json() | changes)
 
     page.route("**/status.json", change)
     page.reload()
     expect(page.locator("#facts")).to_contain_text("The way through your network's proxy fails.")
     expect(page.locator("#budget-word")).to_contain_text("Nothing is left")
+    expect(page.locator("#facts")).to_contain_text("answered in 22:00-06:00 (by this machine's clock)")
     page.click("#language")
     expect(page.locator("#facts")).to_contain_text("无法通过您网络的代理连接服务器")
     expect(page.locator("#budget-word")).to_contain_text("预算已用完")

@@ -88,7 +88,7 @@ function showNow(status) {
     lonely && text("li", lonely, { lang: "en", className: "quiet" }),
     status.server !== null && (next ? told.next(next.number, next.rounds) + pace : status.training ? told.noNext : told.noTraining),
     status.resumed && told.resumed(time(status.resumed)),
-    status.hours && told.hours(status.hours.join(", ")),
+    status.hours && told.hours(status.hours.join(", "), status.clock === "utc"),
     status.new_key_waits && told.newKey,
     ...(status.training?.alarms ?? []).map((alarm) => text("li", `${told.notPrivate}: ${alarm}`, { lang: "en" })),
     status.policy_problem && told.policyProblem,

@@ -1,6 +1,8 @@
 // The page's texts in both languages. What the merchant's files say comes as names and numbers, so that each
 // language has its own words for it.
 
+const counted = (count, one, many = `${one}s`) => `${count} ${Number(count) === 1 ? one : many}`;
+
 const RULES_EN = {
   lifetime_epsilon: "It would need more than what is left of your budget.",
   largest_training_epsilon: "It would cost more than you allow for one training.",
@@ -95,7 +97,7 @@ export const TEXTS = {
       busy: "The server is busy; it is asked again by itself.",
       unreachable: "The server doesn't answer; it is tried again by itself. Is the internet there?",
     },
-    hours: (spans) => `Rounds are answered in ${spans}`,
+    hours: (spans, utc) => `Rounds are answered in ${spans} (${utc ? "UTC" : "by this machine's clock"})`,
     newKey: "A new key waits for the operator to enrol it.",
     policyProblem: "Your policy file can't be used, and everything is refused until it is mended:",
     notPrivate: "NOT PRIVATE",
@@ -110,7 +112,7 @@ export const TEXTS = {
     refusedPaused: "You have paused.",
     refusedPolicy: "Your policy file can't be used.",
     refusedOther: "Refused:",
-    planOf: (model, rounds, merchants) => `${model}, ${rounds} rounds, ${merchants} merchants`,
+    planOf: (model, rounds, merchants) => `${model}, ${counted(rounds, "round")}, ${counted(merchants, "merchant")}`,
     planFigures: "After them, one round of site figures.",
     wouldCost: (epsilon, word) => `It would cost epsilon ${epsilon} (${word}).`,
     wouldNeed: (cap) => `To take part, lifetime_epsilon in policy.toml would have to be ${cap} or more.`,
@@ -131,8 +133,8 @@ export const TEXTS = {
     budgetMore: "More about the budget",
     delta: (delta) => `It holds but for a chance of ${delta} (delta).`,
     broken: (epsilon) => `Against anyone who breaks the encryption: epsilon ${epsilon}.`,
-    declared: (count, unit) => `You declared ${count} ${unit}, with noise, and that was charged too.`,
-    units: { record: "photos", product: "products" },
+    declared: (count, unit) => `You declared ${counted(count, ...unit)}, with noise, and that was charged too.`,
+    units: { record: ["photo"], product: ["product"] },
     strict: "The total also holds if each training was chosen by the results of those before it. It is therefore more than the sum of what each one costs by itself.",
     never: "A budget is never refunded, also not for a photo that you forget.",
     sentTitle: "What left this machine",
@@ -171,10 +173,10 @@ export const TEXTS = {
     photosTitle: "Your photos",
     photosReading: "Reading your folder ...",
     photosProblem: "Your folder can't be read:",
-    photosLead: (used, total) => `${used} of ${total} are used in the training that is open.`,
-    photosReady: (ready, total) => `${ready} of ${total} are ready for the next training.`,
-    added: (count) => `${count} of them are new since the last charge. The budget counts all your photos together: what was spent holds for the new ones too, and nothing more is charged for them.`,
-    gone: (count) => `${count} of its photos were deleted, edited or moved since it began, and are in no step.`,
+    photosLead: (used, total) => `${used} of ${total} ${Number(used) === 1 ? "is" : "are"} used in the training that is open.`,
+    photosReady: (ready, total) => `${ready} of ${total} ${Number(ready) === 1 ? "is" : "are"} ready for the next training.`,
+    added: (count) => `${count} of them ${Number(count) === 1 ? "is" : "are"} new since the last charge. The budget counts all your photos together: what was spent holds for what is new too, and nothing more is charged for it.`,
+    gone: (count) => `${count} of its photos ${Number(count) === 1 ? "was deleted, edited or moved since it began, and is" : "were deleted, edited or moved since it began, and are"} in no step.`,
     all: "All",
     states: { used: "Used", ready: "Ready", waiting: "Waits for the next training", refused: "Left out by your rule changed_data", other_class: "Its class isn't in the training", beyond_share: "Left out: the training is for smaller shops", forgotten: "Forgotten", product_forgotten: "Waits: another photo of its product is forgotten", copy: "Copy of another photo", unusable: "Can't be used" },
     none: "No photo is in this list.",
@@ -233,7 +235,7 @@ export const TEXTS = {
     apart: (text) => `，约每 ${text} 一轮`,
     noTraining: "目前没有进行中的训练。训练开始时服务器会发出请求。",
     noNext: "进行中的训练在本机的各轮均已完成。",
-    hours: (spans) => `仅在 ${spans} 回应训练请求`,
+    hours: (spans, utc) => `仅在 ${spans}（${utc ? "UTC" : "本机时间"}）回应训练请求`,
     newKey: "新密钥正在等待运营方登记。",
     policyProblem: "您的规则文件无法使用，修正之前将拒绝所有请求：",
     notPrivate: "没有隐私保护",
