@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.failing_records import FailingRecords
 from fedrec.privacy.dp.full_precision import full_float32
+from fedrec.privacy.dp.place_check import features_are_alike
 from fedrec.vision.models.centred_head import CentredHead, Centring
 
 _PASS: Final = 16
@@ -71,7 +71,7 @@ def centred_features(model: nn.Module, inputs: Tensor, *, chosen: Tensor | None 
     try:
         with full_float32(device), torch.no_grad():
             # It raises what a pass of any views raises, so that what fails below fails by its own values.
-            size_of_pass = _PASS if _places_are_alike(features, inputs) else 1
+            size_of_pass = _PASS if features_are_alike(features, inputs, _PASS) else 1
             for start in range(0, records * views, size_of_pass):
                 # Taken out pass by pass: inputs that are mapped from disk don't take memory together.
                 place = torch.arange(start, min(start + size_of_pass, records * views), device=chosen.device)
@@ -82,13 +82,3 @@ def centred_features(model: nn.Module, inputs: Tensor, *, chosen: Tensor | None 
             module.training = training
     failing.log()
     return torch.cat(found).reshape(records, views, size)
-
-
-def _places_are_alike(features: Callable[[Tensor], Tensor], inputs: Tensor) -> bool:
-    """Return whether a pass gives random views the same features to the last bit in each place."""
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(_PASS, *inputs.shape[2:], generator=generator, dtype=inputs.dtype)
-    usual = features(drawn)
-    return all(
-        torch.equal(features(drawn.roll(shift, 0)).roll(-shift, 0), usual) for shift in (1, _PASS // 2)
-    )

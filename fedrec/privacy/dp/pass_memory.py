@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedrec.privacy.dp.book_keeping import BookKeeper
+from fedrec.privacy.dp.place_check import random_values
 from fedrec.privacy.dp.vectors import parameter_count
 
 _MEASURED: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], tuple[int, int]]] = WeakKeyDictionary()
@@ -35,8 +36,7 @@ def memory_of_a_record(
     key = (record.shape, record.dtype, device, parameter_count(model))
     if key not in known:
         # Not the record itself: the model may fail on its values, and it need not be one that takes part.
-        drawn = torch.randn(record.shape, generator=torch.Generator().manual_seed(0), dtype=record.dtype)
-        own = drawn.to(device)
+        own = random_values(record.shape, dtype=record.dtype).to(device)
         with kept_bytes(model) as so_far:
             values = keeper.values_per_record(own, views=len(own))
             known[key] = values, so_far()

@@ -9,7 +9,7 @@ compares each record's gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -55,9 +55,27 @@ def places_are_alike(model: nn.Module, inputs: Tensor, count: int, run: Callable
     key = (_structure(model), record.shape, record.dtype, record.device, count, torch.get_num_threads())
     if key not in _found:
         with _random_parameters(model):
-            drawn = torch.randn(count, *record.shape, generator=_generator(), dtype=record.dtype)
+            drawn = random_values((count, *record.shape), dtype=record.dtype)
             _found[key] = _alike(drawn.to(record.device), run)
     return _found[key]
+
+
+def features_are_alike(features: Callable[[Tensor], Tensor], inputs: Tensor, count: int) -> bool:
+    """Return whether a pass gives a view the same features, to the last bit, in each place.
+
+    Args:
+        features: runs a pass, (m, ...) to (m, d).
+        inputs: (n, V, ...), gives shape and type of a view. Its values aren't used.
+        count: m, views in a pass.
+
+    Returns:
+        True if random views have the same features in three orders.
+    """
+    views = random_values((count, *inputs.shape[2:]), dtype=inputs.dtype)
+    usual = features(views)
+    return all(
+        torch.equal(features(views.roll(shift, 0)).roll(-shift, 0), usual) for shift in {1, count // 2}
+    )
 
 
 def _alike(records: Tensor, run: Callable[[Tensor], Pass]) -> bool:
@@ -69,7 +87,7 @@ def _alike(records: Tensor, run: Callable[[Tensor], Pass]) -> bool:
         return True
     squares = usual.square_norms()
     gradients = {place: usual.gradient(place) for place in (0, last)}
-    direction = torch.randn(gradients[0].shape, generator=_generator(), dtype=torch.float64)
+    direction = random_values(gradients[0].shape, dtype=torch.float64)
     direction = direction.to(squares.device)
     values = {place: (float(g @ direction), float(g.norm())) for place, g in gradients.items()}
     for shift in {1, len(records) // 2, last}:
@@ -81,6 +99,16 @@ def _alike(records: Tensor, run: Callable[[Tensor], Pass]) -> bool:
             if abs(float(found @ direction) - value) > _SAME_GRADIENT * norm:
                 return False
     return True
+
+
+def random_values(shape: Sequence[int], *, dtype: torch.dtype) -> Tensor:
+    """Return the same normal values each time, in the place of records: no record and no noise is drawn so.
+
+    Args:
+        shape: of the result.
+        dtype: a floating-point type.
+    """
+    return torch.randn(shape, generator=_generator(), dtype=dtype)
 
 
 def _generator() -> torch.Generator:
