@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests start many processes: without bytecode on the disk each compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install simulate dist test test-flower test-slow test-long test-examples test-install lint types docs clean
+.PHONY: install simulate dist test test-flower test-lowest test-slow test-long test-examples test-install lint types docs clean
 
 install: $(STAMP)
 
@@ -35,6 +35,19 @@ test-flower: install
 	$(BIN)/python -m pip install --quiet --no-deps --target build/flower '$(FLOWER)'
 	PYTHONPATH=$(CURDIR)/build/flower $(BIN)/python -c 'import flwr; print("Flower", flwr.__version__)'
 	PYTHONPATH=$(CURDIR)/build/flower OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/flower tests/federation/test_deployment.py
+
+# The lowest versions that pyproject.toml allows, in an environment of their own that takes all else, torch among it, from
+# $(VENV). Plugins are named: those of packages whose lowest version has none yet would be looked for in vain.
+LOWEST := build/lowest
+test-lowest: install
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $(LOWEST)/all-else.pth
+	mv $(LOWEST)/all-else.pth $(LOWEST)/lib/python*/site-packages/
+	$(BIN)/python tests/support/lowest_versions.py > $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pip install --quiet --requirement $(LOWEST)/requirements.txt
+	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(LOWEST)/bin/python -m pytest \
+	  -p xdist -p pytest_timeout -p _hypothesis_pytestplugin -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800

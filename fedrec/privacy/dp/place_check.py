@@ -107,6 +107,9 @@ def random_values(shape: Sequence[int], *, dtype: torch.dtype) -> Tensor:
     Args:
         shape: of the result.
         dtype: a floating-point type.
+
+    Returns:
+        Values on the CPU.
     """
     return torch.randn(shape, generator=_generator(), dtype=dtype)
 
