@@ -169,6 +169,8 @@ def _history(training: TrainingHistory) -> str:
         "" if training.first_at is None else f", {training.first_at[:10]} to {(training.last_at or '')[:10]}"
     )
     lost = f", {training.lost} of them came to nothing" if training.lost else ""
+    if training.never_changed:
+        lost += " (the model never changed: it probably gave nothing)"
     spent = "no epsilon" if not training.charged else f"epsilon {_epsilon(training.epsilon)}"
     gave = (
         ""

@@ -190,6 +190,7 @@ class TrainingHistory:
         model_fetched: folder of the model that the page fetched; None if it wasn't.
         accuracy: accuracy that this model states.
         noise_alone: whether its last step used no photo.
+        never_changed: whether it is closed, and the model was the same in all of several charged rounds.
     """
 
     training_id: str
@@ -211,6 +212,7 @@ class TrainingHistory:
     model_fetched: str | None
     accuracy: float | None
     noise_alone: bool = False
+    never_changed: bool = False
 
 
 @dataclass(frozen=True)

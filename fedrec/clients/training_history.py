@@ -54,6 +54,8 @@ def histories(
                 rounds=len(mine) if plan is None else plan.last_round,
                 charged=len(mine),
                 lost=_lost(mine),
+                # Nothing here shows what came of the last round.
+                never_changed=name != still_open and len(mine) > 1 and _lost(mine) == len(mine) - 1,
                 first_at=mine[0].created_at if mine else None,
                 last_at=mine[-1].created_at if mine else None,
                 epsilon=0.0 if cost is None else cost.epsilon,

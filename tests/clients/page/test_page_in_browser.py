@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import pytest
 from PIL import Image
@@ -23,6 +23,7 @@ from fedrec.clients.page.running import TOKEN_FILE
 from fedrec.clients.photo_counts import PhotoCounts
 from fedrec.clients.store import MerchantStore
 from fedrec.clients.store_view import read_tags
+from fedrec.errors import ConnectionFault
 from tests.support.browser import BROWSER, IN_BROWSER
 from tests.support.shop_home import ShopHome
 
@@ -306,3 +307,43 @@ def test_a_lost_connection_and_a_spent_budget_have_words_in_both_languages(page:
     # The merchant's name has a line of its own, so that the heading isn't squeezed.
     name, heading = page.locator("#merchant").bounding_box(), page.locator("h1").bounding_box()
     assert name is not None and heading is not None and name["y"] > heading["y"] + 20
+
+
+FAULTS = {
+    "not_admitted": ("hasn't enrolled this shop", "运营方尚未登记您的店铺"),
+    "clock": ("This computer's clock is wrong", "本机时钟不准"),
+    "certificate": ("certificate isn't the one you joined", "服务器的证书与您加入时的不一致"),
+    "proxy_password": ("wants a user name and a password", "网络代理需要用户名和密码"),
+    "proxy": ("The way through your network's proxy fails", "无法通过您网络的代理连接服务器"),
+    "busy": ("The server is busy", "服务器正忙"),
+    "unreachable": ("The server doesn't answer", "服务器没有响应"),
+}
+
+
+@pytest.mark.parametrize("page", ENDS, indirect=True)
+def test_each_kind_of_lost_connection_has_its_own_words_in_both_languages(page: Page) -> None:
+    assert set(FAULTS) == set(get_args(ConnectionFault))
+    changes: dict[str, object] = {}
+
+    def change(route: Route) -> None:
+        found = route.fetch()
+        route.fulfill(response=found, json=found.json() | changes)
+
+    def look(place: str, words: str, **now: object) -> str:
+        changes.update(now)
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        expect(page.locator(place)).to_contain_text(words, timeout=15_000)
+        return page.inner_text("#facts")
+
+    page.route("**/status.json", change)
+    changes.update(running=True, connected=False, connection_reason="told in English")
+    for language in (0, 1):
+        changes.update(running=True, paused=False)
+        for fault, words in FAULTS.items():
+            told = look("#facts", words[language], connection_fault=fault)
+            assert "told in English" in told
+            assert sum(other[language] in told for other in FAULTS.values()) == 1
+        # A pause is told beside whatever else holds.
+        look("#state", ("Paused", "已暂停")[language], paused=True)
+        look("#state", ("Not running, and paused", "未运行，且已暂停")[language], running=False)
+        page.click("#language")

@@ -73,9 +73,9 @@ function part(name, shown, build) {
 function showNow(status) {
   const told = texts();
   const starting = status.running && !status.connected && ["loading", "photos", "features"].includes(status.doing?.doing);
-  const kind = !status.running ? "stopped" : status.paused ? "pausedState" : starting ? "starting" : status.connected ? "running" : "lonely";
+  const kind = !status.running ? (status.paused ? "stoppedPaused" : "stopped") : status.paused ? "pausedState" : starting ? "starting" : status.connected ? "running" : "lonely";
   at("state").textContent = told[kind];
-  at("lamp").className = { running: "good", stopped: "bad", lonely: "warn", pausedState: "warn", starting: "warn" }[kind];
+  at("lamp").className = { running: "good", stopped: "bad", stoppedPaused: "bad", lonely: "warn", pausedState: "warn", starting: "warn" }[kind];
   const lonely = status.running && !status.connected && status.connection_reason;
   const next = status.next_round;
   const pace = next?.seconds_between ? told.apart(duration(next.seconds_between)) : "";
@@ -187,7 +187,7 @@ function showSent(history) {
 function trainingItem(each, status) {
   const told = texts();
   const accuracy = each.accuracy === null ? "" : percent(state.language, each.accuracy);
-  const gave = each.model_fetched ? told.gaveModel(accuracy) : each.open ? told.gaveOpen : told.gaveNothing;
+  const gave = each.model_fetched ? told.gaveModel(accuracy) : each.open ? told.gaveOpen : each.never_changed ? told.gaveNeverChanged : told.gaveNothing;
   const facts = [
     [told.when, each.first_at ? days(each.first_at, each.last_at) : ""],
     [told.rounds, told.roundsOf(each.charged, each.rounds, each.lost)],
@@ -386,7 +386,7 @@ function show() {
   if (!status) return;
   at("content").hidden = false;
   at("merchant").textContent = texts().merchant(status.merchant);
-  part("now", [status.running, status.started, status.connected, status.connection_at, status.connection_reason, status.server, status.next_round, status.training?.alarms, status.hours, status.paused, status.resumed, status.policy_problem, status.new_key_waits, status.doing?.doing], () => showNow(status));
+  part("now", [status.running, status.started, status.connected, status.connection_at, status.connection_reason, status.connection_fault, status.server, status.next_round, status.training?.alarms, status.hours, status.paused, status.resumed, status.policy_problem, status.new_key_waits, status.doing?.doing], () => showNow(status));
   part("doing", [status.running, status.doing], () => showDoing(status));
   part("refusals", status.refusals, () => showRefusals(status.refusals));
   part("budget", status.budget, () => showBudget(status.budget));
