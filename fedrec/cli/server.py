@@ -324,8 +324,11 @@ def resume(
     training = find_training(ServerHome.open(home).trainings, number)
     if training.status()[0] != "failed":
         raise ConfigError(f"training {number} has not failed: there is nothing to resume")
+    rounds = training.rounds()
+    if training.last_begun() >= training.plan().rounds and not any(line.record.opened for line in rounds):
+        raise ConfigError(f"training {number} has no round left, and no model: plan another training")
     training.set_status("filed")
-    say(f"training {training.number} continues from round {len(training.rounds())}")
+    say(f"training {training.number} continues with round {training.last_begun() + 1}")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from fedrec._internal.text import counted, listed
 from fedrec.protocol.enrolment import grouped
 from fedrec.server.round_records import lost_rounds
 from fedrec.server.status_types import PartyStatus, RoundStatus, ServerStatus, TrainingStatus, TrainingSummary
-from fedrec.server.status_words import waiting_text
+from fedrec.server.status_words import interrupted_text, waiting_text
 
 _MERCHANTS, _EARLIER, _REFUSALS, _POINTS = 20, 10, 10, 8
 
@@ -127,7 +127,7 @@ def _shown(training: TrainingStatus, status: ServerStatus, folder: Path) -> Iter
     if window is not None:
         yield f"  window    {window.text}"
     elif not rounds:
-        yield f"  round     0 of {training.rounds_planned}"
+        yield f"  round     none of {training.rounds_planned} finished{_interrupted(training)}"
     else:
         yield from _rounds(training)
     refusals = training.refusals
@@ -139,6 +139,11 @@ def _shown(training: TrainingStatus, status: ServerStatus, folder: Path) -> Iter
     yield from _report(training.number, folder)
 
 
+def _interrupted(training: TrainingStatus) -> str:
+    text = interrupted_text(training)
+    return f"; {text}" if text else ""
+
+
 def _rounds(training: TrainingStatus) -> Iterator[str]:
     rounds = training.rounds
     last, lost = rounds[-1], lost_rounds((line.round, line.opened) for line in rounds)
@@ -146,6 +151,7 @@ def _rounds(training: TrainingStatus) -> Iterator[str]:
     yield (
         f"  round     {last.round} of {training.rounds_planned}: "
         f"{counted(last.contributors, 'contributor')}, {counted(lost, 'round')} lost so far{accuracy}"
+        f"{_interrupted(training)}"
     )
     if last.reason is not None:
         yield f"  lost      round {last.round}: {last.reason}"

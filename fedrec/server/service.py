@@ -14,7 +14,7 @@ import httpx
 from flwr.serverapp import Grid
 
 from fedrec._internal.host_names import LOOPBACK
-from fedrec._internal.text import listed, one_line
+from fedrec._internal.text import counted, listed, one_line
 from fedrec.config import MOST_LOST_ROUNDS, PATIENCE
 from fedrec.errors import FedrecError, TrainingError
 from fedrec.flower.guard import FleetRequest
@@ -281,7 +281,12 @@ class Service:
         if training.is_cancelled():
             delete_cancelled([training])
             _log.info("training %s was cancelled", training.number)
-        elif not self._stop.is_set():
+        elif self._stop.is_set():
+            return
+        elif (problem := _without_result(training)) is not None:
+            training.set_status("failed", problem)
+            _log.error("training %s failed: %s", training.number, problem)
+        else:
             training.set_status("done")
             _log.info("training %s is done", training.number)
             warning = export_bundle(training)
@@ -354,3 +359,15 @@ class Service:
         known = {self._names.get(key): node for key, node in self._host.nodes().items()}
         expected = plan.roster + plan.seated_witnesses
         return sorted(peer.name for peer in expected if known.get(peer.name) not in there)
+
+
+def _without_result(training: Training) -> str | None:
+    """Return why a training that has ended has no model; None if it has one."""
+    lines = training.rounds()
+    if any(line.record.opened for line in lines):
+        return None
+    last = lines[-1].record.reason if lines else "the server ended while it was under way"
+    return (
+        f"no sum of its {counted(training.plan().rounds, 'round')} was opened, so that it has no model; the "
+        f"last round: {last}. What was charged stays charged: fix the cause, and plan another training"
+    )

@@ -245,9 +245,13 @@ class Session:
         best = None if self.plan.early_stopping is None else self._checkpoint.best()
         return self._weights.reported if best is None else best
 
+    @property
+    def _learned(self) -> bool:
+        return any(line.record.opened for line in self.lines)
+
     def store_model(self) -> None:
-        """Write the model, if there was any round."""
-        if self.lines:
+        """Write the model, if any sum was opened: otherwise it is the one that the training began with."""
+        if self._learned:
             load_parameter_vector(self.model, self._final)
             write_atomically(self.training.folder / PARAMETERS, save(named_parameters(self.model)))
 
@@ -255,12 +259,12 @@ class Session:
         """Evaluate the model on ``data``.
 
         Returns:
-            The metrics, or None without data or without any round.
+            The metrics, or None without data or without any opened sum.
 
         Raises:
             DataError: the model's scores are not finite.
         """
-        if data is None or not self.lines:
+        if data is None or not self._learned:
             return None
         scores = probabilities(self.model, self._final, data)
         return evaluate(scores, data.labels, classes=self.plan.classes)

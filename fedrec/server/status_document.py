@@ -138,7 +138,10 @@ def _training(training: Training, live: LiveState | None) -> TrainingStatus:
     progress = shown_progress(training.folder, plan)
     epsilons = epsilons_by_round(plan)
     own = live if live is not None and live.training == training.number else None
-    in_flight = None if own is None or state != "running" else own.in_flight
+    begun = training.last_begun()
+    # A training that waits has no round under way, whatever was begun before its server ended.
+    runs = own is not None and state == "running" and (not reason or progress is not None)
+    under_way = max(own.in_flight or 0, begun) if own is not None and runs else 0
     return TrainingStatus(
         number=training.number,
         training_id=plan.training_id,
@@ -164,7 +167,11 @@ def _training(training: Training, live: LiveState | None) -> TrainingStatus:
         epsilon_planned=epsilon_planned(plan),
         epsilon=epsilons[done],
         epsilon_aggregation_broken=epsilon_if_broken(plan, rounds=done),
-        in_flight=in_flight if in_flight is not None and in_flight > done else None,
+        in_flight=under_way if under_way > done else None,
+        # A campaign's only round is carried on from its files.
+        interrupted=()
+        if progress is not None
+        else tuple(number for number in range(done + 1, begun + 1) if number != under_way),
         window=None if progress is None else _window(progress),
         refusals=refusal_notes(training.refusals()),
         noted={} if own is None else dict(own.noted),

@@ -34,7 +34,7 @@ from fedrec.server.status_types import (
     TrainingSummary,
     UploadWindow,
 )
-from fedrec.server.status_words import waiting_text
+from fedrec.server.status_words import interrupted_text, waiting_text
 
 TITLE = "fedrec server"
 _SHOWN = 50
@@ -106,6 +106,7 @@ def _tiles(status: ServerStatus, training: TrainingStatus) -> tuple[Figure, ...]
     last = rounds[-1] if rounds else None
     lost = lost_rounds((line.round, line.opened) for line in rounds)
     under_way = training.in_flight
+    told = (f"round {under_way} under way" if under_way else "", interrupted_text(training))
     kind = f"{training.model}, {training.mode}, {training.scheme}"
     accuracy = None if last is None else last.accuracy
     return (
@@ -119,7 +120,7 @@ def _tiles(status: ServerStatus, training: TrainingStatus) -> tuple[Figure, ...]
         Figure(
             "Round",
             f"{last.round if last else 0} of {training.rounds_planned}",
-            f"round {under_way} under way" if under_way else f"{lost} lost",
+            "; ".join(filter(None, told)) or f"{lost} lost",
         ),
         Figure(
             "Contributors",

@@ -151,6 +151,8 @@ class TrainingStatus:
         epsilon: epsilon of the finished rounds.
         epsilon_aggregation_broken: the same, against an observer of every single upload in plaintext.
         in_flight: the round under way; None if there is none.
+        interrupted: the rounds since the last finished one that were begun, and are neither finished nor
+            under way; merchants may be charged for them.
         window: how far its upload window is; None without one.
         refusals: refusals and failures of its merchants.
         noted: notes on merchants that are late or left out, by name.
@@ -184,6 +186,7 @@ class TrainingStatus:
     epsilon: float | None
     epsilon_aggregation_broken: float | None
     in_flight: int | None
+    interrupted: tuple[int, ...]
     window: UploadWindow | None
     refusals: tuple[RefusalNote, ...]
     noted: Mapping[str, str]

@@ -207,6 +207,17 @@ class Training:
         except (ValueError, TypeError, KeyError) as error:
             raise ServiceError(f"{path} holds a line that is no round of this version: {error}") from None
 
+    def last_begun(self) -> int:
+        """Return the number of the last round that was begun, for which merchants may be charged; 0 for none.
+
+        A checkpoint that can't be read counts as none: whoever runs the training says what is wrong with it.
+        """
+        try:
+            found = self._read("server/reserved.json").get("round")
+        except (OSError, ServiceError):
+            return 0
+        return found if isinstance(found, int) else 0
+
     def add_round(self, line: RoundLine) -> None:
         """Record a round, durably."""
         append_lines(self.folder / "rounds.jsonl", [json.dumps(line.to_dict()).encode()])

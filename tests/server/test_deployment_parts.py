@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Message
 from flwr.supercore.runtime import RuntimeHttpClient
+from typer.testing import CliRunner
 
 from fedrec._internal.file_locks import take_lock
 from fedrec._internal.json_files import write_json
+from fedrec.cli.app import app
 from fedrec.clients.merchant_home import MerchantHome
 from fedrec.errors import ConfigError, ServiceError, TrainingError
 from fedrec.flower.grid import PrivateGrid
@@ -37,6 +40,7 @@ from fedrec.protocol.transport import pack, unpack
 from fedrec.server import training_file, training_run
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import check_certificates, make_server_certificates
+from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.round_records import RoundLine, RoundRecord
 from fedrec.server.server_address import ServerSettings
 from fedrec.server.server_home import ServerHome
@@ -676,6 +680,29 @@ def test_a_status_that_takes_long_to_write_is_written_less_often(
     service._watch_roster()
     # A twentieth of the time at most, and no later than the look after that.
     assert all(4 <= after - before < 6 for before, after in pairwise(written)) and len(written) > 9
+
+
+@pytest.mark.parametrize("opened", [(False, False, False, False), (), (False, True, False, False)])
+def test_a_training_without_any_opened_sum_has_failed_and_leaves_no_model(
+    trainable: ServerHome, opened: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[Training] = []
+    monkeypatch.setattr("fedrec.server.service.export_bundle", exported.append)
+    training = planned(trainable)
+    for number, is_open in enumerate(opened, start=1):
+        reason = None if is_open else "too few"
+        line = replace(record(number), opened=is_open, reason=reason)
+        training.add_round(RoundLine(record=line, accuracy=0.9, epsilon=1.0))
+    Checkpoint(training.folder / "server", training_id=training.plan().training_id).reserve(4)
+    Service(trainable)._ended(training)
+    status, reason = training.status()
+    resumed = CliRunner().invoke(app, ["server", "resume", "1", "--home", str(trainable.folder)])
+    assert resumed.exit_code != 0
+    if any(opened):
+        assert (status, reason, exported) == ("done", "", [training])
+        return
+    assert (status, exported) == ("failed", []) and "no sum of its 4 rounds was opened" in reason
+    assert ("too few" in reason) == bool(opened) and "no round left" in str(resumed.exception)
 
 
 def test_a_cancelled_training_stays_cancelled_whatever_the_server_was_about_to_write(

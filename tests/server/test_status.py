@@ -28,6 +28,7 @@ from fedrec.flower.node_activation import DEACTIVATE
 from fedrec.protocol.bundle_offer import MODELS
 from fedrec.protocol.messages import CloseRequest, JoinReply
 from fedrec.protocol.transport import pack
+from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.live_state import LIVE_FILE, Connection, LiveState, announce_start, read_live
 from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.presence import AWAY_SECONDS, Presence
@@ -316,6 +317,38 @@ def test_a_training_says_what_it_waits_for_and_since_when(
     assert training.since() == datetime(2026, 1, 31, 9, tzinfo=UTC)
     training.set_status("running")
     assert training.since() != datetime(2026, 1, 31, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_a_round_that_was_interrupted_is_not_taken_for_one_that_never_began_or_is_under_way(
+    home: ServerHome, finished: int
+) -> None:
+    training = filed(home, rounds=25)
+    write_rounds(training, *(round_line(number + 1, contributors=3) for number in range(finished)))
+    begun = finished + 1
+    checkpoint = Checkpoint(training.folder / "server", training_id=training.plan().training_id)
+    checkpoint.reserve(begun)
+
+    def told(state: LiveState | None) -> str:
+        status = server_status(home, state)
+        page = str(status_blocks(status))
+        lines = "\n".join(status_lines(status, fingerprint=None, folder=home.trainings))
+        text = f"round {begun} was interrupted, and may be charged"
+        assert (text in lines) == (text in page)
+        assert "round     none of 25" in lines if not finished else f"round     {finished} of 25" in lines
+        return f"{text in lines} {f'round {begun} under way' in page}"
+
+    training.set_status("running")
+    runs = live(training=training.number, in_flight=begun, awaited=None)
+    assert told(runs) == "False True"
+    # The server has ended, or was started again and waits.
+    assert told(None) == "True False"
+    training.set_status("running", "waits for merchants: 1 of 3")
+    assert told(runs) == "True False"
+    # The next one is under way, and this one has no record.
+    training.set_status("running")
+    checkpoint.reserve(begun + 1)
+    assert told(runs.model_copy(update={"in_flight": begun + 1})).startswith("True")
 
 
 def test_of_a_large_cohort_only_those_who_are_away_are_listed(tmp_path: Path) -> None:

@@ -305,6 +305,8 @@ def _warnings(result: TrainingResult, facts: RunFacts) -> list[str]:
             "SEEDED: noise, sampling and keys come from a seed; whoever knows it can subtract the noise."
         )
     lost = [line.record for line in lines if not line.record.opened]
+    if lost and len(lost) == len(lines):
+        warnings.append("NO RESULT: no round's sum was opened, so that there is no trained model.")
     if lost:
         warnings.append(
             f"not opened, yet charged: {counted(len(lost), 'round')}; the first: {lost[0].reason}."
