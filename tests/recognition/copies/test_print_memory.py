@@ -28,5 +28,5 @@ def test_a_second_print_fetches_few_pages() -> None:
     with ThreadPoolExecutor(1) as worker:
         there = worker.submit(pages_fetched_for_the_second_print).result()
     here = pages_fetched_for_the_second_print()
-    # Without the setting some 9,000 are.
-    assert max(here, there) < 1000
+    # Without the setting some 9,000 are; how many are left hangs on what the process has freed before.
+    assert max(here, there) < 3000

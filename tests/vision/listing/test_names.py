@@ -340,7 +340,7 @@ def test_names_with_signs_that_nobody_sees_are_told(tmp_path: Path) -> None:
     )
     assert shown.exit_code == 0, shown.exception
     shown = CliRunner().invoke(client.app, ["check", "--offline", "--home", str(home)])
-    assert "\u202e" not in shown.output and "a b 1" in shown.output, "no name can steer a terminal"
+    assert "\u202e" not in shown.output and r"'a\nb' 1" in shown.output, "no name can steer a terminal"
 
 
 @pytest.mark.parametrize(
