@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
+from fedrec.privacy.dp.evaluation_mode import evaluation_mode
 from fedrec.privacy.dp.failing_records import FailingRecords
 from fedrec.privacy.dp.full_precision import full_float32
 from fedrec.privacy.dp.place_check import features_are_alike
@@ -46,8 +47,6 @@ def centred_features(model: nn.Module, inputs: Tensor, *, chosen: Tensor | None 
         chosen = torch.arange(records, device=inputs.device)
     rows: list[Tensor] = []
     handle = layers[0].register_forward_pre_hook(lambda layer, given: rows.append(given[0].detach()))
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
 
     def features(part: Tensor) -> Tensor:
         # A pass that failed may have left its rows.
@@ -69,7 +68,7 @@ def centred_features(model: nn.Module, inputs: Tensor, *, chosen: Tensor | None 
     failing = FailingRecords()
     found: list[Tensor] = []
     try:
-        with full_float32(device), torch.no_grad():
+        with evaluation_mode(model), full_float32(device), torch.no_grad():
             # It raises what a pass of any views raises, so that what fails below fails by its own values.
             size_of_pass = _PASS if features_are_alike(features, inputs, _PASS) else 1
             for start in range(0, records * views, size_of_pass):
@@ -78,7 +77,5 @@ def centred_features(model: nn.Module, inputs: Tensor, *, chosen: Tensor | None 
                 found.append(of_part(inputs[chosen[place // views], place % views], size_of_pass))
     finally:
         handle.remove()
-        for module, training in modes:
-            module.training = training
     failing.log()
     return torch.cat(found).reshape(records, views, size)

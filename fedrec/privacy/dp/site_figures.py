@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.bounds import MAX_RECORDS
+from fedrec.privacy.dp.evaluation_mode import evaluation_mode
 from fedrec.privacy.dp.failing_records import FailingRecords
 from fedrec.privacy.dp.figures_noise import (
     CLIP,
@@ -147,8 +148,6 @@ def _scores(model: nn.Module, inputs: Tensor, places: Sequence[int], *, classes:
     """
     parameter = next(model.parameters(), None)
     device = inputs.device if parameter is None else parameter.device
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     failing = FailingRecords()
 
     def scores_of(place: int) -> Tensor:
@@ -160,12 +159,8 @@ def _scores(model: nn.Module, inputs: Tensor, places: Sequence[int], *, classes:
             return torch.full((inputs.shape[1], classes), torch.nan, device=device)
         return scores
 
-    try:
-        with full_float32(device), torch.no_grad():
-            found = torch.stack([scores_of(place) for place in places])
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluation_mode(model), full_float32(device), torch.no_grad():
+        found = torch.stack([scores_of(place) for place in places])
     failing.log()
     if found.ndim != 3:
         raise ConfigError(f"site figures: expects scores [views, classes], not {tuple(found.shape[1:])}.")
