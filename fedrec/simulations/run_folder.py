@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedrec.errors import ConfigError
+from fedrec.server.trainings import STATE
 
 
 def check_run_folder(out: Path | None) -> None:
@@ -23,6 +24,11 @@ def check_run_folder(out: Path | None) -> None:
             probe.flush()
     except OSError as error:
         raise ConfigError(f"--out {folder} can't be used: {error.strerror}") from None
+
+
+def was_begun(folder: Path) -> bool:
+    """Return whether a folder holds a run that was begun, so that it can be resumed."""
+    return (folder / STATE).is_file() and (folder / "config.toml").is_file()
 
 
 def run_name(kind: str = "") -> str:

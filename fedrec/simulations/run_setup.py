@@ -30,13 +30,13 @@ from fedrec.server.server_home import ServerHome
 from fedrec.server.session import Session
 from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA
 from fedrec.server.training_file import write_plan
-from fedrec.server.trainings import STATE, Training
+from fedrec.server.trainings import Training
 from fedrec.simulations.data_sources import DataReader, Source, open_source, with_encoding
 from fedrec.simulations.engines import ENGINES
 from fedrec.simulations.injected_faults import Crashes
 from fedrec.simulations.merchants import SimulatedMerchants, SimulatedWitnesses
 from fedrec.simulations.option_checks import check_classes, check_options, derived_options, make_roster
-from fedrec.simulations.run_folder import check_run_folder, make_run_folder, run_name
+from fedrec.simulations.run_folder import check_run_folder, make_run_folder, run_name, was_begun
 from fedrec.simulations.simulation_report import write_own_reports
 from fedrec.vision import model_registry
 from fedrec.vision.devices import pick_device
@@ -256,7 +256,7 @@ def read_options(folder: Path, changed: Mapping[str, object]) -> SimulationConfi
     check_changed(changed)
     if not folder.is_dir():
         raise ConfigError(f"--resume {folder}: there is no such folder; name the run's, such as runs/TIME")
-    if not (folder / STATE).is_file() or not (folder / "config.toml").is_file():
+    if not was_begun(folder):
         raise ConfigError(
             f"--resume {folder} holds no run that was begun: its first round never came; start it again"
         )

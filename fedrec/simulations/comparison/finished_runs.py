@@ -17,7 +17,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.audit import claims
 from fedrec.protocol import modes
 from fedrec.server.report.report_json import SCHEMA
-from fedrec.server.trainings import STATE
+from fedrec.simulations.run_folder import was_begun
 from fedrec.simulations.sweep_folder import is_finished, is_sweep, runs_of_sweep
 
 TRAINING: Final = "training"
@@ -161,7 +161,7 @@ def _read_run(folder: Path) -> FinishedRun:
         raise ConfigError(f"{folder}: there is no such folder; give folders of finished runs or sweeps")
     if not path.is_file():
         hint = ""
-        if (folder / STATE).is_file() and (folder / "config.toml").is_file():
+        if was_begun(folder):
             hint = f" ('fedrec simulate --resume {shlex.quote(str(folder))}' finishes one that was stopped)"
         raise ConfigError(f"{folder} holds no report.json: give folders of finished runs or sweeps{hint}")
     try:
