@@ -31,6 +31,7 @@ from fedrec.protocol.plan import MAX_WINDOW
 from fedrec.protocol.roster_statements import SignedVouch
 from fedrec.protocol.tls import Certificates
 from fedrec.server.live_state import announce_start, read_live
+from fedrec.server.round_records import any_opened
 from fedrec.server.server_home import JOIN_FILE, ServerHome
 from fedrec.server.trainings import Training, find_training, readable_trainings
 from fedrec.server.window.campaign_files import delete_cancelled
@@ -324,8 +325,7 @@ def resume(
     training = find_training(ServerHome.open(home).trainings, number)
     if training.status()[0] != "failed":
         raise ConfigError(f"training {number} has not failed: there is nothing to resume")
-    rounds = training.rounds()
-    if training.last_begun() >= training.plan().rounds and not any(line.record.opened for line in rounds):
+    if training.last_begun() >= training.plan().rounds and not any_opened(training.rounds()):
         raise ConfigError(f"training {number} has no round left, and no model: plan another training")
     training.set_status("filed")
     say(f"training {training.number} continues with round {training.last_begun() + 1}")

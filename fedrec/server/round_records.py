@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,3 +98,13 @@ class RoundLine:
         record = dict(values)
         own = {name: record.pop(name) for name in ("accuracy", "f1_macro", "epsilon")}
         return cls(record=read_record(record), **own)
+
+
+def any_opened(lines: Iterable[RoundLine]) -> bool:
+    """Return whether the sum of any of these rounds was opened: without one there is no trained model."""
+    return any(line.record.opened for line in lines)
+
+
+def last_round(lines: Sequence[RoundLine]) -> int:
+    """Return the number of the last finished round; 0 before the first."""
+    return lines[-1].record.round if lines else 0

@@ -31,6 +31,7 @@ from fedrec.server.node_keys import flower_key
 from fedrec.server.open_files import allow_open_files
 from fedrec.server.presence import Presence
 from fedrec.server.retries import Names, Retries
+from fedrec.server.round_records import any_opened
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_endpoint import ServerObserver
 from fedrec.server.training_run import TrainingRun
@@ -364,7 +365,7 @@ class Service:
 def _without_result(training: Training) -> str | None:
     """Return why a training that has ended has no model; None if it has one."""
     lines = training.rounds()
-    if any(line.record.opened for line in lines):
+    if any_opened(lines):
         return None
     last = lines[-1].record.reason if lines else "the server ended while it was under way"
     return (

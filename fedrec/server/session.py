@@ -35,7 +35,7 @@ from fedrec.server.receipts import ReceiptBook
 from fedrec.server.report.epsilons import epsilon_after
 from fedrec.server.report.report_page import render
 from fedrec.server.request_signing import RequestSigner
-from fedrec.server.round_records import RoundLine, RoundRecord
+from fedrec.server.round_records import RoundLine, RoundRecord, any_opened
 from fedrec.server.server_app import build_server_app
 from fedrec.server.server_home import ServerHome
 from fedrec.server.stragglers import GracePeriod
@@ -247,7 +247,7 @@ class Session:
 
     @property
     def _learned(self) -> bool:
-        return any(line.record.opened for line in self.lines)
+        return any_opened(self.lines)
 
     def store_model(self) -> None:
         """Write the model, if any sum was opened: otherwise it is the one that the training began with."""

@@ -13,6 +13,7 @@ from torch import nn
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.vectors import parameter_vector
 from fedrec.server.planning import Task, starting_parameters
+from fedrec.server.round_records import any_opened
 from fedrec.server.trainings import Training
 from fedrec.vision import model_registry
 from fedrec.vision.backbones.carried_weights import carried_weights
@@ -45,7 +46,7 @@ def starting_point(source: Training, task: Task) -> NDArray[np.float64]:
         MissingExtraError: a package is not installed.
     """
     what = f"start_from {source.number}"
-    if source.status()[0] != "done" or not any(line.record.opened for line in source.rounds()):
+    if source.status()[0] != "done" or not any_opened(source.rounds()):
         raise ConfigError(f"{what}: that training isn't done, or none of its sums was opened")
     if task.spec.solved:
         raise ConfigError(f"{what}: model {task.spec.name} is solved from one sum, and has no start")

@@ -14,7 +14,7 @@ from fedrec.privacy.audit import claims
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.live_state import Connection, LiveState
 from fedrec.server.plan_epsilons import epsilon_if_broken, epsilon_planned, epsilons_by_round
-from fedrec.server.round_records import RoundLine, lost_rounds, place_in_round
+from fedrec.server.round_records import RoundLine, last_round, lost_rounds, place_in_round
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_types import (
     DamagedTraining,
@@ -134,10 +134,10 @@ def _party(
 def _training(training: Training, live: LiveState | None) -> TrainingStatus:
     plan, rounds = training.plan(), training.rounds()
     state, reason = training.status()
-    done = rounds[-1].record.round if rounds else 0
+    done = last_round(rounds)
     progress = shown_progress(training.folder, plan)
     epsilons = epsilons_by_round(plan)
-    own = live if live is not None and live.training == training.number else None
+    own = _own_state(training, live)
     begun = training.last_begun()
     # A training that waits has no round under way, whatever was begun before its server ended.
     runs = own is not None and state == "running" and (not reason or progress is not None)
@@ -179,6 +179,11 @@ def _training(training: Training, live: LiveState | None) -> TrainingStatus:
         contributed=dict(Counter(name for line in rounds for name in line.record.merchants)),
         rounds=tuple(_round(line, epsilon=epsilons[line.record.round]) for line in rounds),
     )
+
+
+def _own_state(training: Training, live: LiveState | None) -> LiveState | None:
+    """Return the live state if it is about this training."""
+    return live if live is not None and live.training == training.number else None
 
 
 def refusal_notes(refusals: Mapping[str, str]) -> tuple[RefusalNote, ...]:
@@ -244,7 +249,7 @@ def _waiting_for(training: Training, live: LiveState | None) -> WaitingFor | Non
     state, reason = training.status()
     if state not in ("filed", "running"):
         return None
-    own = live if live is not None and live.training == training.number else None
+    own = _own_state(training, live)
     plan = training.plan()
     progress = shown_progress(training.folder, plan)
     if own is not None and own.awaited is not None:
@@ -261,8 +266,7 @@ def _waiting_for(training: Training, live: LiveState | None) -> WaitingFor | Non
     refusals = training.refusals()
     refused = tuple(name for name in names if name in refusals)
     if state == "running" and not refused:
-        rounds = training.rounds()
-        last = rounds[-1].record.round if rounds else 0
+        last = last_round(training.rounds())
         refused = tuple(name for name in names if place_in_round(last, name) in refusals)
         return WaitingFor(f"merchants to accept round {last + 1}", refused, since)
     return WaitingFor("merchants to accept the plan", refused, since)
@@ -300,7 +304,7 @@ def _read_summary(training: Training, stamps: tuple[Stamp | None, ...]) -> Train
         since=iso_text(training.since()),
         model=plan.model,
         merchants=plan.cohort,
-        rounds=rounds[-1].record.round if rounds else 0,
+        rounds=last_round(rounds),
         rounds_planned=plan.rounds,
         lost=lost_rounds((line.record.round, line.record.opened) for line in rounds),
         accuracy=rounds[-1].accuracy if rounds else None,

@@ -20,7 +20,7 @@ from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage, Tell
 from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
-from fedrec.server.round_records import RoundLine
+from fedrec.server.round_records import RoundLine, any_opened
 from fedrec.server.session import RoundCallback, RoundOutcome, Session, SessionSettings
 from fedrec.simulations.engines import ENGINES
 from fedrec.simulations.forecast import announce
@@ -239,7 +239,7 @@ def _raise_ending(run: SimulationRun, session: Session, progress: _Progress) -> 
         raise type(progress.failure)(f"{said}; {run.folder} holds what was finished")
     if progress.failure is not None:
         raise progress.failure
-    if not any(line.record.opened for line in session.lines):
+    if not any_opened(session.lines):
         first = session.lines[0].record.reason if session.lines else "each was interrupted"
         raise TrainingError(
             f"not one of {counted(run.plan.rounds, 'round')} was opened ({first}): "
