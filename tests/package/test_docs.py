@@ -14,6 +14,7 @@ FOLDERS = ("fedrec", "tests", "benchmarks", "examples")
 FILES = [
     path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))
 ]
+TRANSLATED = [page.relative_to(DOCS / "zh") for page in sorted((DOCS / "zh").glob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
@@ -53,3 +54,20 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8"))
     here = [target for target in targets if "://" not in target]
     assert [target for target in here if not (page.parent / target).exists()] == []
+
+
+def commands_and_figures(page: Path) -> tuple[list[str], list[str]]:
+    """Return a page's commands without remarks, and the fractions and percentages of its tables."""
+    lines = page.read_text("utf-8").splitlines()
+    entered = [line.strip() for line in lines if re.match(r" *(fedrec|make|python3|pip) [^|]", line)]
+    commands = [line.split("  #")[0].strip() for line in entered]
+    rows = [line for line in lines if line.startswith("|")]
+    return commands, [figure for row in rows for figure in re.findall(r"\d+\.\d+%?|\d+%", row)]
+
+
+@pytest.mark.parametrize("name", TRANSLATED, ids=str)
+def test_a_translated_page_has_the_commands_and_the_figures_of_the_english_one(name: Path) -> None:
+    english = ROOT / name if (ROOT / name).exists() else DOCS / name
+    commands, figures = commands_and_figures(DOCS / "zh" / name)
+    assert (commands, figures) == commands_and_figures(english)
+    assert commands
