@@ -21,7 +21,7 @@ from fedrec.server.optimizers.optimizer_registry import read_choice
 from fedrec.server.schedules.schedule_registry import read_schedule
 from fedrec.server.trainings import Settings
 from fedrec.vision.model_registry import ModelSpec
-from fedrec.vision.training_recipes import PublicNumbers, TrainingDefaults
+from fedrec.vision.training_recipes import ONE_ROUND, PublicNumbers, TrainingDefaults
 
 LARGEST_DEFAULT_DELTA = 1e-5
 
@@ -106,10 +106,11 @@ _OF_STEPS = (
     "rounds",
     "sample_rate",
     "local_steps",
+    "clip",
     "clipping",
 )
-"""Options that say how steps are taken."""
-_ONE_STEP = {"rounds": 1, "sample_rate": 1.0}
+"""Options that say how steps are taken. Statistics are scaled to any clip, so that it changes nothing."""
+_ONE_STEP = {"rounds": ONE_ROUND.rounds, "sample_rate": ONE_ROUND.sample_rate, "clip": ONE_ROUND.clip}
 """What they may be, beside their defaults, where there is one step of all records."""
 
 

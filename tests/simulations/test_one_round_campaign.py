@@ -115,6 +115,7 @@ def test_settings_are_those_of_one_step_of_all_records(privacy: Any) -> None:
         {"averaging": 0.5},
         {"local_steps": 2, "privacy": "local"},
         {"server_learning_rate": 1.0, "privacy": "local"},
+        {"clip": 0.5},
         {"clipping": "automatic"},
     ],
 )
