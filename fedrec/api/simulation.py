@@ -24,7 +24,7 @@ from fedrec.simulations import harness
 from fedrec.simulations.run_setup import Materials
 from fedrec.vision import model_registry
 from fedrec.vision.dataset_registry import GIVEN
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 
 
 def simulate(

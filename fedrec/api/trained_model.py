@@ -23,7 +23,7 @@ from fedrec.vision import model_registry
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.metrics import Metrics, evaluate
 from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.stored_parameters import load_network
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from fedrec.errors import ConfigError
 from fedrec.vision import model_registry
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 
 Factory = Callable[[], nn.Module]
 _PREFIX = "own-"

@@ -24,7 +24,7 @@ from fedrec.vision.folders import Layout
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.listing.photo_places import PhotoPlace, why_away
 from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 
 _log = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ from fedrec.server.settled_options import check_solved, planned_delta, settle, t
 from fedrec.server.trainings import Settings
 from fedrec.vision import model_registry
 from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.models.centred_head import mean_coordinates
 from fedrec.vision.products import PRODUCT_PHOTOS
 

@@ -20,7 +20,7 @@ from fedrec.server.optimizers.interface import OptimizerSpec
 from fedrec.server.optimizers.optimizer_registry import read_choice
 from fedrec.server.schedules.schedule_registry import read_schedule
 from fedrec.server.trainings import Settings
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.training_recipes import ONE_ROUND, PublicNumbers, TrainingDefaults
 
 LARGEST_DEFAULT_DELTA = 1e-5

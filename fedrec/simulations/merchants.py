@@ -32,7 +32,7 @@ from fedrec.simulations.data_sources import read_digests
 from fedrec.simulations.injected_faults import Crashes, CrashPoint, InjectedCrashError, Lie, Saboteur
 from fedrec.simulations.sabotage import under_another_key, wrong_share
 from fedrec.vision.model_inputs import to_inputs
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 
 COST_FILE = "cost.json"
 SHARED_BYTES = 128 * 2**20

@@ -24,7 +24,7 @@ from fedrec.server.trainings import Settings
 from fedrec.simulations.data_sources import DEFAULT_MERCHANTS, chosen_dataset
 from fedrec.vision.listing.legacy_text import checked_encoding
 from fedrec.vision.listing.photo_places import is_place
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.partition import parse_partition
 
 

@@ -42,7 +42,7 @@ from fedrec.vision import model_registry
 from fedrec.vision.devices import pick_device
 from fedrec.vision.model_choice import chosen_model
 from fedrec.vision.model_inputs import input_shape
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.splits import DataSplits
 
 

@@ -15,7 +15,7 @@ from fedrec.vision.backbones.feature_sets import FeatureSet
 from fedrec.vision.feature_cache import FeatureExtractor, default_cache_dir
 from fedrec.vision.features import Progress, feature_matrices
 from fedrec.vision.imageset import ImageSet
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.normalisation import normalise
 from fedrec.vision.products import PRODUCT_PHOTOS, ProductSet
 from fedrec.vision.transforms import augmented_views, to_model_input

@@ -15,7 +15,7 @@ from fedrec._internal.files import open_regular
 from fedrec._internal.text import one_line
 from fedrec.errors import ConfigError
 from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 
 PARAMETERS: Final = "model.safetensors"
 """The file's name in a run's folder, and in a training's on the server."""

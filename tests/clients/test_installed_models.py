@@ -23,7 +23,7 @@ from fedrec.errors import ConfigError, RefusedError
 from fedrec.privacy.dp.clipping import clipped_sum
 from fedrec.privacy.dp.model_check import check_foreign_model, clipping_note
 from fedrec.vision import model_registry
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from tests.support.cohort import Cohort
 
 SOURCE = """

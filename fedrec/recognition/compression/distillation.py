@@ -24,7 +24,7 @@ from fedrec.recognition.export.bundles import Bundle, make_bundle
 from fedrec.recognition.export.sources import Source
 from fedrec.vision import model_registry
 from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.models.centred_head import CentredHead
 
 STUDENTS: Final = {

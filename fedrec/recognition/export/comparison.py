@@ -17,7 +17,7 @@ from fedrec.recognition.bundle.session import Session
 from fedrec.recognition.export.as_trained import tokens_as_trained, vectors_as_trained
 from fedrec.recognition.export.sources import Source
 from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.normalisation import normalise
 from fedrec.vision.synthetic import merchant_style, photo
 from fedrec.vision.transforms import to_model_input

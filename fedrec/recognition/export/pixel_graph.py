@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fedrec.recognition.bundle.photo_inputs import PhotoInput
 from fedrec.recognition.export.feature_graph import Outputs
 from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.normalisation import normalise
 
 

@@ -19,7 +19,7 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.recognition.bundle.manifest import Measured, Privacy, Training
 from fedrec.vision import model_registry
 from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.splits import EVALUATION_SPLIT, VALIDATION_SPLIT
 from fedrec.vision.stored_parameters import load_network
 

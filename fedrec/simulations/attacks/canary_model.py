@@ -14,7 +14,7 @@ from fedrec.clients.records import TrainingData
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.planning import Task
 from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.training_recipes import TrainingDefaults
 
 _LENGTH = 10.0

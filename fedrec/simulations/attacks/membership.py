@@ -31,6 +31,7 @@ from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.listing.found_encoding import with_found_encoding
 from fedrec.vision.model_inputs import InputShape, model_inputs, to_inputs
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.synthetic import generate
 
 SCHEMA = "fedrec.membership/1"
@@ -199,7 +200,7 @@ def infer_membership(settings: MembershipSettings, *, tell: Tell = lambda line: 
     return MembershipResult(settings, source, shape, dimension, tuple(levels))
 
 
-def _shape(settings: MembershipSettings, spec: model_registry.ModelSpec) -> InputShape:
+def _shape(settings: MembershipSettings, spec: ModelSpec) -> InputShape:
     """Return the shape of model inputs: grey, except for a frozen network, which takes colours."""
     return InputShape(channels=spec.channels or 1, size=spec.image_size or settings.size)
 

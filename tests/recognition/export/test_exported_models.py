@@ -26,7 +26,7 @@ from fedrec.vision import model_registry
 from fedrec.vision.backbones.adding import add_backbone
 from fedrec.vision.backbones.backbone_files import pictures_of
 from fedrec.vision.model_inputs import InputShape
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.normalisation import normalise
 from tests.support import vision_transformers
 from tests.support.bundles import tiny_manifest

@@ -27,7 +27,7 @@ from fedrec.vision.backbones.view_names import FixedView
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_inputs import input_shape, model_inputs, to_inputs
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.products import PRODUCT_PHOTOS
 from fedrec.vision.synthetic import generate, write
 from tests.support.inline import InlineWorker

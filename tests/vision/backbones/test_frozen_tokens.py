@@ -21,7 +21,7 @@ from fedrec.vision.datasets import open_folder
 from fedrec.vision.feature_cache import default_cache_dir, drop_features
 from fedrec.vision.imageset import ImageSet
 from fedrec.vision.model_inputs import input_shape, model_inputs, to_inputs
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.normalisation import normalise
 from fedrec.vision.synthetic import generate, write
 from fedrec.vision.transforms import augmented_views, to_model_input

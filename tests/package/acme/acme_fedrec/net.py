@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fedrec.vision.model_registry import ModelSpec
+from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.training_recipes import TrainingDefaults
 
 HALF = (0.5, 0.5, 0.5)
