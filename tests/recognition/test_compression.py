@@ -24,9 +24,10 @@ from fedrec.recognition.compression.compressing import compressed
 from fedrec.recognition.compression.distillation import WEIGHT_DECAY, distilled, fitted_head, student_of
 from fedrec.recognition.compression.measuring import Measurement, PhotoSample, agreement
 from fedrec.recognition.compression.methods import Candidate
+from fedrec.recognition.compression.mixed_precision import later, products
 from fedrec.recognition.compression.photos import CompressionPhotos
 from fedrec.recognition.compression.pruning import pruned
-from fedrec.recognition.compression.quantisation import quantisable, quantised
+from fedrec.recognition.compression.quantisation import Layer, Quantiser, quantisable, quantised
 from fedrec.recognition.export.bundles import Bundle, write_bundle
 from fedrec.recognition.export.canonical_graph import canonical_graph
 from fedrec.recognition.export.sources import Source
@@ -141,6 +142,47 @@ def chain(*groups: int) -> onnx.ModelProto:
 def test_a_depthwise_convolution_behind_the_first_stays_in_float_with_it() -> None:
     assert quantisable(chain(1, 8, 1, 8).graph) == ["conv2", "conv3"]
     assert quantisable(chain(1, 1, 8).graph) == ["conv0", "conv1", "conv2"]
+
+
+def layer(*, depth: int, weights: int, work: int, is_product: bool = False) -> Layer:
+    return Layer((f"at{depth}",), is_product, weights, work, depth)
+
+
+def test_layers_are_told_with_their_sizes_and_what_stands_before_them() -> None:
+    found = Quantiser(GRAPH, inputs=(INPUT,), photos=colours(4, seed=6)).layers
+    pixels = SIDE**2
+    assert [(each.weights, each.work, each.depth) for each in found] == [
+        (3 * CHANNELS, 3 * CHANNELS * pixels, 0),
+        (9 * CHANNELS**2, 9 * CHANNELS**2 * pixels, 1),
+        (3 * CHANNELS, 3 * CHANNELS * pixels, 2),
+    ]
+    assert not any(each.is_product for each in found)
+
+
+def test_only_the_layers_that_are_chosen_are_quantised() -> None:
+    quantiser = Quantiser(GRAPH, inputs=(INPUT,), photos=colours(4, seed=6))
+    after = stored(quantiser.made(later(quantiser.layers)))
+    assert "middle_quantized" in after and after["first"].dtype == np.float32
+
+
+def test_the_first_layers_stay_in_float_while_they_cost_a_tenth() -> None:
+    first, second = layer(depth=0, weights=1, work=50), layer(depth=1, weights=90, work=49)
+    beside, last = layer(depth=1, weights=1, work=1), layer(depth=2, weights=900, work=900)
+    assert later([first, beside, second, last]) == (last,)
+    dear = layer(depth=1, weights=9, work=51)
+    assert later([first, beside, dear, last]) == (beside, dear, last), "all of one depth or none"
+    with pytest.raises(ConfigError, match="too large a part"):
+        later([layer(depth=0, weights=10, work=10), layer(depth=1, weights=10, work=10)])
+
+
+def test_products_are_quantised_alone_where_they_hold_most_of_the_weights() -> None:
+    convolution = layer(depth=0, weights=10, work=90)
+    product = layer(depth=1, weights=90, work=10, is_product=True)
+    assert products([convolution, product]) == (product,)
+    with pytest.raises(ConfigError, match="those of convolutions"):
+        products([layer(depth=0, weights=200, work=1), product])
+    with pytest.raises(ConfigError, match="no convolutions"):
+        products([product])
 
 
 def test_ranges_are_computed_in_bounded_memory() -> None:
@@ -291,7 +333,7 @@ def test_a_student_is_the_next_smaller_model_and_the_smallest_has_none() -> None
         student_of(smallest)
     left_out: list[str] = []
     made = compressed(smallest, GRAPH, photos=photos(), step=left_out.append)
-    assert [each.method.split(",")[0] for each in made.rows[1:]] == ["int8", "30% of the weights zero"]
+    assert [each.method.split(",")[0] for each in made.rows[1:]] == ["int8"] * 2 + ["30% of the weights zero"]
     assert any(text.startswith("distil is left out: no packaged model") for text in left_out)
     with pytest.raises(ConfigError, match="no packaged model"):
         compressed(smallest, GRAPH, photos=photos(), methods=["distil"])

@@ -11,9 +11,10 @@ from PIL import Image
 
 from fedrec.recognition.bundle.manifest import Calibration, GraphFile, Manifest, Precision
 from fedrec.recognition.compression.distillation import distilled
+from fedrec.recognition.compression.mixed_precision import later, products
 from fedrec.recognition.compression.photos import CompressionPhotos
 from fedrec.recognition.compression.pruning import SHARE, pruned
-from fedrec.recognition.compression.quantisation import quantised
+from fedrec.recognition.compression.quantisation import Quantiser
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,26 @@ Make = Callable[[Manifest, bytes, CompressionPhotos], Candidate]
 
 
 def _rounded(manifest: Manifest, graph: bytes, photos: CompressionPhotos) -> Candidate:
-    found = quantised(graph, inputs=manifest.inputs, photos=photos.calibration)
-    changed = _same_inputs(manifest, found, precision="int8")
-    return Candidate("int8, static, per channel", changed, found, _text(photos.calibration, photos))
+    quantiser = Quantiser(graph, inputs=manifest.inputs, photos=photos.calibration)
+    return _of_integers(manifest, quantiser.made(), photos, method="int8, static, per channel")
+
+
+def _rounded_products(manifest: Manifest, graph: bytes, photos: CompressionPhotos) -> Candidate:
+    quantiser = Quantiser(graph, inputs=manifest.inputs, photos=photos.calibration)
+    made = quantiser.made(products(quantiser.layers))
+    return _of_integers(manifest, made, photos, method="int8, products alone")
+
+
+def _rounded_later(manifest: Manifest, graph: bytes, photos: CompressionPhotos) -> Candidate:
+    quantiser = Quantiser(graph, inputs=manifest.inputs, photos=photos.calibration)
+    chosen = later(quantiser.layers)
+    method = f"int8, the first {len(quantiser.layers) - len(chosen)} layers in float32"
+    return _of_integers(manifest, quantiser.made(chosen), photos, method=method)
+
+
+def _of_integers(manifest: Manifest, made: bytes, photos: CompressionPhotos, *, method: str) -> Candidate:
+    changed = _same_inputs(manifest, made, precision="int8")
+    return Candidate(method, changed, made, _text(photos.calibration, photos))
 
 
 def _pruned(manifest: Manifest, graph: bytes, photos: CompressionPhotos) -> Candidate:
@@ -58,7 +76,13 @@ def _distilled(manifest: Manifest, graph: bytes, photos: CompressionPhotos) -> C
     )
 
 
-METHODS: Final[Mapping[str, Make]] = {"int8": _rounded, "prune": _pruned, "distil": _distilled}
+METHODS: Final[Mapping[str, Make]] = {
+    "int8": _rounded,
+    "int8-products": _rounded_products,
+    "int8-later": _rounded_later,
+    "prune": _pruned,
+    "distil": _distilled,
+}
 
 
 def _text(used: Sequence[Image.Image], photos: CompressionPhotos) -> str:

@@ -9,7 +9,9 @@ their rounding alone changed twice as many classes as that of all other layers, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image
@@ -47,31 +49,118 @@ def quantised(graph: bytes, *, inputs: Sequence[PhotoInput], photos: Sequence[Im
         ConfigError: nothing in it can be quantised, or onnxruntime fails.
         MissingExtraError: onnx or onnxruntime isn't installed.
     """
-    require_packages("onnx", "onnxruntime", purpose="the compression of a model")
-    import onnx
-    from onnxruntime.quantization import QDQQuantizer, QuantType
+    return Quantiser(graph, inputs=inputs, photos=photos).made()
 
-    model = onnx.load_model_from_string(graph)
-    chosen = quantisable(model.graph)
-    if not chosen:
-        raise ConfigError("the graph has no convolution and no large product to quantise")
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or product, with what only bounds or adds what it gives.
+
+    Attributes:
+        nodes: names of its nodes.
+        is_product: whether it is a product, no convolution.
+        weights: number of its weights.
+        work: number of its multiplications for a picture.
+        depth: how many layers stand before it, on the longest way.
+    """
+
+    nodes: tuple[str, ...]
+    is_product: bool
+    weights: int
+    work: int
+    depth: int
+
+
+class Quantiser:
+    """Quantises all layers of a graph, or some of them.
+
+    Args:
+        graph: the graph's file, in float32.
+        inputs: the pictures that it takes.
+        photos: public photos, which give the ranges of its activations.
+
+    Raises:
+        ConfigError: nothing in it can be quantised, or onnxruntime fails.
+        MissingExtraError: onnx or onnxruntime isn't installed.
+    """
+
+    def __init__(self, graph: bytes, *, inputs: Sequence[PhotoInput], photos: Sequence[Image.Image]) -> None:
+        require_packages("onnx", "onnxruntime", purpose="the compression of a model")
+        import onnx
+
+        model = onnx.load_model_from_string(graph)
+        self._chosen = quantisable(model.graph)
+        if not self._chosen:
+            raise ConfigError("the graph has no convolution and no large product to quantise")
+        with _reported():
+            self._model = onnx.shape_inference.infer_shapes(model)
+            self._ranges = activation_ranges(self._model, operators=_OPERATORS, inputs=inputs, photos=photos)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that can be quantised, in the order of the graph."""
+        sizes = {each.name: _count(each.dims) for each in self._model.graph.initializer}
+        shapes = {
+            each.name: [side.dim_value or 1 for side in each.type.tensor_type.shape.dim]
+            for each in self._model.graph.value_info
+        }
+        chosen, depths = set(self._chosen), dict[str, int]()
+        found: list[Layer] = []
+        for node in self._model.graph.node:
+            depth = max((depths.get(each, 0) for each in node.input), default=0)
+            passes = node.op_type in _PASSED or node.op_type == "Add"
+            if node.name in chosen and passes:
+                found[-1] = replace(found[-1], nodes=(*found[-1].nodes, node.name))
+            elif node.name in chosen:
+                weights = max((sizes.get(each, 0) for each in node.input), default=0)
+                shape, is_product = shapes.get(node.output[0], []), node.op_type != "Conv"
+                work = weights * _count(shape[1:-1] if is_product else shape[2:])
+                found.append(Layer((node.name,), is_product, weights, work, depth))
+                depth += 1
+            depths |= dict.fromkeys(node.output, depth)
+        return tuple(found)
+
+    def made(self, layers: Iterable[Layer] | None = None) -> bytes:
+        """Quantise layers.
+
+        Args:
+            layers: which; None for all.
+
+        Returns:
+            The graph's file.
+
+        Raises:
+            ConfigError: onnxruntime fails.
+        """
+        from onnx import ModelProto
+        from onnxruntime.quantization import QDQQuantizer, QuantType
+
+        model = ModelProto()
+        model.CopyFrom(self._model)
+        names = self._chosen if layers is None else [name for each in layers for name in each.nodes]
+        with _reported():
+            quantizer = QDQQuantizer(
+                model,
+                True,  # a scale for each channel
+                False,  # all 8 bits
+                QuantType.QInt8,
+                QuantType.QUInt8,
+                self._ranges,
+                names,
+                [],
+                _OPERATORS,
+                {},
+            )
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+        return canonical_graph(_standard_alone(quantizer.model.model))
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turn what onnx and onnxruntime raise into a ``ConfigError``."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(model)
-        ranges = activation_ranges(inferred, operators=_OPERATORS, inputs=inputs, photos=photos)
-        quantizer = QDQQuantizer(
-            inferred,
-            True,  # a scale for each channel
-            False,  # all 8 bits
-            QuantType.QInt8,
-            QuantType.QUInt8,
-            ranges,
-            chosen,
-            [],
-            _OPERATORS,
-            {},
-        )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
+        yield
     except TooLittleMemoryError:
         raise ConfigError(
             f"the graph can't be quantised: it takes more than {MOST_MEMORY >> 30} GiB beside its weights"
@@ -79,7 +168,6 @@ def quantised(graph: bytes, *, inputs: Sequence[PhotoInput], photos: Sequence[Im
     # onnx and onnxruntime raise different errors for different faults.
     except Exception as error:
         raise ConfigError(f"the graph can't be quantised: {one_line(error, most=200)}") from None
-    return canonical_graph(_standard_alone(quantizer.model.model))
 
 
 def quantisable(graph: GraphProto) -> list[str]:

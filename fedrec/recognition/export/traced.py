@@ -20,9 +20,12 @@ from fedrec.recognition.export.feature_graph import Outputs
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from onnx_ir import Model
 
 _LOGGERS: Final = ("torch.onnx", "onnxscript", "onnx_ir")
 OPSET: Final = 18
+_LARGEST_CONSTANT: Final = 1 << 26
+"""Values that one step of the graph may have and still be computed at export."""
 CLASS_PART: Final = 0.5
 """Length of the square roots of the probabilities beside the vector of length 1, in the embedding of a model
 with classes. With models of epsilon 1, 4 and 8, neighbours among clothing photos were of the query's class in
@@ -118,7 +121,22 @@ def traced(
             raise ConfigError(f"torch can't export the network: {one_line(error)}") from None
     if program is None:
         raise ConfigError("torch can't export the network")
+    _compute_constants(program.model)
     return program.model_proto
+
+
+def _compute_constants(model: Model) -> None:
+    """Compute what depends on weights alone, such as standardised ones: no session does it while it loads.
+
+    The exporter itself leaves larger weights as they are.
+    """
+    from onnxscript import optimizer
+
+    with _quiet():
+        optimizer.fold_constants(
+            model, input_size_limit=_LARGEST_CONSTANT, output_size_limit=_LARGEST_CONSTANT
+        )
+        optimizer.remove_unused_nodes(model)
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

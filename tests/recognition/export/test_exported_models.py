@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -173,6 +174,14 @@ def test_one_model_makes_one_file_and_a_written_bundle_is_never_replaced(
         write_bundle(made, folder)
     assert sorted(each.name for each in folder.iterdir()) == ["README.md", "model.json", "model.onnx"]
     assert [each.name for each in tmp_path.iterdir()] == ["m"]
+
+
+def test_what_depends_on_weights_alone_is_computed_at_export() -> None:
+    """Sessions of a bundle compute nothing while they are loaded, so that they would do it for each photo."""
+    made = exported(source_of(model_registry.get("cnn-ws")), temperature=1.0)[0]
+    graph = onnx.load_model_from_string(made).graph
+    known = {each.name for each in graph.initializer}
+    assert not [node.op_type for node in graph.node if known.issuperset(node.input)]
 
 
 def test_a_graph_that_computes_something_else_is_not_written(tanh: tuple[Source, Bundle]) -> None:
