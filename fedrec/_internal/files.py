@@ -73,7 +73,7 @@ def read_regular(path: Path, *, most: int | None = None) -> bytes:
 
 
 @contextmanager
-def _naming(path: Path, *aliases: Path) -> Iterator[None]:
+def naming(path: Path, *aliases: Path) -> Iterator[None]:
     """Add the file name to an ``OSError`` of a write that has none, or names a file that stands for it."""
     try:
         yield
@@ -123,7 +123,7 @@ def replacing(
     """
     scratch = _scratch(path)
     _clear_abandoned(path.parent)
-    with _naming(path, scratch):
+    with naming(path, scratch):
         handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, mode)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -206,7 +206,7 @@ def write_secret(path: Path, content: bytes) -> None:
         OSError: the disk fails.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o600)
-    with _naming(path), os.fdopen(descriptor, "wb") as file:
+    with naming(path), os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -222,7 +222,7 @@ def append_lines(path: Path, lines: Iterable[bytes]) -> None:
     Raises:
         OSError: the disk fails; the earlier lines are still there.
     """
-    with _naming(path), path.open("a+b") as file:
+    with naming(path), path.open("a+b") as file:
         file.truncate(_whole_bytes(file))
         file.write(b"".join(line + b"\n" for line in lines))
         file.flush()

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from fedrec.errors import ConfigError, DataError
+from fedrec._internal.files import naming
+from fedrec.errors import ConfigError
 from fedrec.vision.imageset import ImageSet, drop_duplicates
 from fedrec.vision.partition import merchant_names
 from fedrec.vision.product_shapes import SHAPES, Pen
@@ -296,7 +297,7 @@ def write(splits: DataSplits, folder: Path) -> int:
 
     Raises:
         ConfigError: ``folder`` exists and is not an empty folder.
-        DataError: a file cannot be written.
+        OSError: a file cannot be written.
     """
     root = Path(folder)
     check_target(root)
@@ -310,13 +311,9 @@ def write(splits: DataSplits, folder: Path) -> int:
             owner = (record.merchant,) if record.merchant else ()
             label = images.classes[record.label].replace("/", "-")
             target = root.joinpath(name, *owner, label, f"{index:06d}.png")
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                images.image(index).save(target, format="PNG")
-            except OSError as error:
-                raise DataError(
-                    f"{target} cannot be written ({error.strerror or error}): check rights and free space"
-                ) from error
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with naming(target), target.open("wb") as file:
+                images.image(index).save(file, format="PNG")
             written += 1
             if images is splits.train:
                 products.append(_product(written, target.relative_to(root), label))
@@ -332,10 +329,5 @@ def _product(number: int, photo: Path, label: str) -> tuple[str, ...]:
 
 
 def _write_products(path: Path, rows: list[tuple[str, ...]]) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([_COLUMNS, *rows])
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({error.strerror or error}): check rights and free space"
-        ) from error
+    with naming(path), path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([_COLUMNS, *rows])

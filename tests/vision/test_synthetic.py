@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from fedrec.errors import ConfigError
@@ -70,6 +73,16 @@ def test_written_photos_load_as_the_same_records(tmp_path: Path) -> None:
     assert content(loaded.validation) == content(splits.validation)
     assert content(loaded.test) == content(splits.test)
     with pytest.raises(ConfigError, match="new folder"):
+        write(splits, tmp_path / "photos")
+
+
+def test_a_full_disk_is_said_to_be_one_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(image: Image.Image, file: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    splits = generate(merchants=1, per_merchant=2, seed=4, validation=0, test=0)
+    monkeypatch.setattr(Image.Image, "save", fill)
+    with pytest.raises(OSError, match=r"No space left on device: .*000000\.png"):
         write(splits, tmp_path / "photos")
 
 

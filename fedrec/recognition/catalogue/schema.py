@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from fedrec._internal.files import OPEN_FLAGS, sync_folder
 from fedrec.errors import DataError
 
 _VERSION: Final = 1
+_MODE: Final = 0o600
 _APPLICATION: Final = 0x66656463
 _WAIT_SECONDS: Final = 30.0
 _MAPPED_BYTES: Final = 1 << 31
@@ -57,7 +59,7 @@ def create_database(path: Path, settings: dict[str, str]) -> None:
     scratch = path.with_name(f"{path.name}.new")
     scratch.unlink(missing_ok=True)
     # Created before SQLite opens it, so that other users can never read it.
-    os.close(os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o600))
+    os.close(os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, _MODE))
     with closing(_connect(scratch)) as connection:
         # A vector of 1,280 values takes 2,560 bytes: three fit a page.
         connection.execute("PRAGMA page_size = 8192")
@@ -81,15 +83,18 @@ def open_database(path: Path) -> sqlite3.Connection:
 
     Raises:
         DataError: the file isn't one, is of another version, or holds other tables.
+        OSError: its mode can't be set.
     """
     connection: sqlite3.Connection | None = None
     try:
-        path.chmod(0o600)
+        # On a disk that is mounted for reading alone, a catalogue can be searched all the same.
+        if stat.S_IMODE(path.stat().st_mode) != _MODE:
+            path.chmod(_MODE)
         connection = _connect(path)
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         made = {sql for (sql,) in connection.execute(_MADE)}
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         if connection is not None:
             connection.close()
         raise DataError(f"{path} can't be opened as a catalogue ({error})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -318,6 +319,19 @@ def test_a_full_disk_is_said_to_be_one_and_nothing_of_the_batch_is_kept(tmp_path
         connection.execute("PRAGMA max_page_count = 1")  # SQLite's own limit, as if the disk had it
         connection.execute("DELETE FROM photo WHERE id = 1")
         connection.execute("INSERT INTO setting VALUES ('large', ?)", ("x" * 1_000_000,))
+    assert contents(tmp_path / "c") == before
+
+
+def test_a_catalogue_on_a_disk_for_reading_alone_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_shop(tmp_path / "c", write_shop(tmp_path, products=2))
+    before = contents(tmp_path / "c")
+
+    def refuse(path: Path, mode: int) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
     assert contents(tmp_path / "c") == before
 
 
