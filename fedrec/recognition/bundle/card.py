@@ -24,4 +24,5 @@ def card(manifest: Manifest) -> str:
     # Whatever stands in the card comes from class names and names of runs, which are free text.
     environment = Environment(undefined=StrictUndefined, finalize=_plain, autoescape=False)  # noqa: S701
     template = files("fedrec.recognition.bundle").joinpath("card.md").read_text("utf-8")
-    return environment.from_string(template.replace("\\\n", "")).render(manifest=manifest, graph=GRAPH)
+    text = environment.from_string(template.replace("\\\n", "")).render(manifest=manifest, graph=GRAPH)
+    return f"{text}\n"

@@ -137,6 +137,8 @@ def read_reference(path: Path) -> Reference:
     """Read a reference from a file; ``DataError`` if it can't be read or is none."""
     try:
         data = read_regular(path, most=_LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise DataError(f"there is no reference {path}: 'fedrec model reference' makes one") from None
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}") from None
     if len(data) > _LARGEST_FILE:

@@ -277,6 +277,7 @@ def test_the_card_names_figures_and_guarantee_and_nobody_can_write_markup_into_i
     assert "~~~~" not in text.replace("\\~", "")
     assert "epsilon | 2 |" in text and hashlib.sha256(b"graph").hexdigest() in text
     assert "<b>" not in text and "[a](" not in text and "UNCALIBRATED" in text
+    assert text.endswith(".\n")
 
 
 @given(

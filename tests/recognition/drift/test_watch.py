@@ -262,6 +262,8 @@ def test_the_commands_make_a_reference_and_name_blur_and_darkness(
     )
     assert "100 photos" in told.stdout and "torn.png: can't be read" in told.stderr
     asked = ["model", "watch", str(tmp_path)]
+    told = run.invoke(app, [*asked, "--reference", str(tmp_path / "none.json"), str(tmp_path / "usual")])
+    assert "'fedrec model reference' makes one" in str(told.exception)
     assert run.invoke(app, [*asked, str(tmp_path / "usual")]).stdout == (
         "100 photos, 1 window of 100: 0 alarms\n"
     )
