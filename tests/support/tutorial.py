@@ -115,7 +115,7 @@ class Reader:
                 browser.set_input_files("#file", self.folder / "photos" / "test" / "mug" / "000005.png")
                 browser.wait_for_selector("#result:not([hidden])")
                 browser.wait_for_load_state("networkidle")
-                browser.evaluate("document.getElementById('result').scrollIntoView()")
+                browser.evaluate("document.getElementById('seen').scrollIntoView()")
             take(browser, out)
 
 

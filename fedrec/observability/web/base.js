@@ -93,13 +93,15 @@ export function askProven(known, { needed }) {
   };
 }
 
-// With a token, a picture can't be an image's plain address.
-export async function picture(path, image, request) {
+// With a token, a picture can't be an image's plain address. What can't be had is shown as `missing`.
+export async function picture(path, image, request, missing = make("span", { className: "blank" })) {
   try {
     const response = await request(path);
-    image.src = URL.createObjectURL(await response.blob());
+    const address = URL.createObjectURL(await response.blob());
+    image.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
+    image.src = address;
   } catch {
-    image.replaceWith(make("span", { className: "blank" }));
+    image.replaceWith(missing);
   }
 }
 
