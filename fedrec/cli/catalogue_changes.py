@@ -26,6 +26,7 @@ from fedrec.recognition.catalogue.changes import (
 from fedrec.recognition.catalogue.contents import StoredProduct, find_product
 from fedrec.recognition.catalogue.csv_file import attribute_value
 from fedrec.recognition.catalogue.making import open_or_make
+from fedrec.recognition.catalogue.photo_prints import kept_print
 from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of, stored_text
 from fedrec.recognition.catalogue.places import DATABASE
 from fedrec.recognition.catalogue.prices import Prices
@@ -121,11 +122,14 @@ def add(options: AddOptions) -> None:
         for path in options.photo:
             try:
                 data = read_file(path)
-                pictures.append(picture_of(data))
-                photo = PhotoFile(stored_text(path.name), stored_text(path.resolve()), sha256_of(data))
+                picture = picture_of(data)
+                photo = PhotoFile(
+                    stored_text(path.name), stored_text(path.resolve()), sha256_of(data), kept_print(picture)
+                )
             except DataError as error:
                 raise DataError(f"{one_line(path)}: {error}") from None
             files.append(photo)
+            pictures.append(picture)
         vectors = used.describe(pictures)
         with opened.transaction() as connection:
             key = put_product(connection, product, merchant=OWN)

@@ -63,11 +63,14 @@ def copies(given: CopiesOptions) -> None:
         if given.against is not None:
             stored = stack.enter_context(opened_place(given.against, model=given.model, tell=tell))
         show = _Output(asked, stored, pictures=given.pictures, as_json=given.as_json)
-        finder = Finder(stored.photos, embedder=stored.embedder, search=stored.search, tell=tell)
-        unread = {stored.names[number]: reason for number, reason in finder.unread.items()}
+        finder = Finder(
+            stored.photos, embedder=stored.embedder, search=stored.search, kept=stored.kept, tell=tell
+        )
+        unread: dict[str, str] = {}
         pairs = finder.pairs(tell) if stored is asked else _each(finder, asked, unread, tell=tell)
         for number, found in pairs:
             show.pair(number, found)
+        unread |= {stored.names[number]: reason for number, reason in finder.unread.items()}
     show.end(unread)
 
 

@@ -11,6 +11,7 @@ from fedrec.errors import ConfigError, DataError
 from fedrec.observability.progress import Tell
 from fedrec.recognition.catalogue.places import is_catalogue
 from fedrec.recognition.copies.collection import Collection, Nearest, PhotoFiles
+from fedrec.recognition.copies.kept_prints import KeptPrints
 from fedrec.recognition.embedding import Embedder
 from fedrec.recognition.model import open_model
 from fedrec.recognition.photo_files import photo_files
@@ -25,12 +26,14 @@ class Place:
         names: name of each photo.
         embedder: the model that proposes candidates; None for none.
         search: vectors that are known already; None for none.
+        kept: prints that were made before; None for none.
     """
 
     photos: Collection
     names: Sequence[str]
     embedder: Embedder | None
     search: Nearest | None = None
+    kept: KeptPrints | None = None
 
 
 @contextmanager
@@ -75,4 +78,4 @@ def opened_place(path: Path, *, model: Path | None, tell: Tell) -> Iterator[Plac
         )
         names = {key: f"{product}/{photo}" for key, product, photo in rows}
         shown = [names.get(int(key), str(key)) for key in stored.keys]
-        yield Place(stored, shown, embedder, stored)
+        yield Place(stored, shown, embedder, stored, stored)

@@ -8,7 +8,7 @@ import secrets
 import shlex
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,7 +209,7 @@ class Catalogue:
             raise DataError(f"{self.folder}: the catalogue's settings are damaged")
         return str(rows[0][0])
 
-    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
         """Run one query.
 
         Args:

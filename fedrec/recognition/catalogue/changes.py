@@ -38,11 +38,13 @@ class PhotoFile:
         name: its name among the product's photos.
         path: the file; None for one of another merchant.
         sha256: hash of the file; None for one of another merchant.
+        kept_print: what copies of it are found by; None to leave that as it is.
     """
 
     name: str
     path: str | None
     sha256: bytes | None
+    kept_print: bytes | None = None
 
 
 def put_product(
@@ -112,6 +114,19 @@ def put_photo(connection: sqlite3.Connection, product: int, photo: PhotoFile, ve
         connection.execute("UPDATE photo SET path = ? WHERE id = ?", (photo.path, key))
     if vector is not None:
         put_vector(connection, key, vector)
+    if photo.kept_print is not None:
+        put_print(connection, key, photo.kept_print)
+
+
+def put_print(connection: sqlite3.Connection, photo: int, content: bytes) -> None:
+    """Insert what copies of a photo are found by, or replace it.
+
+    Args:
+        connection: in a transaction.
+        photo: the photo's number.
+        content: its packed print.
+    """
+    connection.execute("INSERT OR REPLACE INTO print (photo_id, content) VALUES (?, ?)", (photo, content))
 
 
 def put_vector(connection: sqlite3.Connection, photo: int, vector: Vector) -> None:

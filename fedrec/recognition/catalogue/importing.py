@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from fedrec.recognition.catalogue.changes import PhotoFile, put_photo, put_produ
 from fedrec.recognition.catalogue.contents import StoredPhoto, StoredProduct, find_product
 from fedrec.recognition.catalogue.csv_file import BadRow, Row, count_lines, read_rows
 from fedrec.recognition.catalogue.photo_model import PhotoModel
+from fedrec.recognition.catalogue.photo_prints import kept_print
 from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of, stored_text
 from fedrec.recognition.catalogue.products import Product
 
@@ -146,10 +147,11 @@ def _take(
         or held.labels_of != model.used.labels_of
     ):
         try:
-            batch.pictures.append(picture_of(data))
+            picture = picture_of(data)
         except DataError as error:
             raise DataError(f"photo {one_line(row.photo, most=80)!r}: {error}") from None
-        batch.photos.append((product.name, photo))
+        batch.pictures.append(picture)
+        batch.photos.append((product.name, replace(photo, kept_print=kept_print(picture))))
         batch.products[product.name] = product
         done.added += held is None
         done.changed += held is not None

@@ -13,8 +13,9 @@ from fedrec._internal.text import counted, one_line
 from fedrec.errors import DataError
 from fedrec.observability.progress import Stage, Tell
 from fedrec.recognition.catalogue.catalogue import OWN, Catalogue
-from fedrec.recognition.catalogue.changes import put_vector
+from fedrec.recognition.catalogue.changes import put_print, put_vector
 from fedrec.recognition.catalogue.photo_model import PhotoModel
+from fedrec.recognition.catalogue.photo_prints import kept_print, print_version
 from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of
 
 _BATCH: Final = 32
@@ -67,9 +68,11 @@ def reindex(
     used = model.used
     own = catalogue.rows(
         "SELECT photo.id, photo.path, photo.sha256 FROM photo JOIN product ON product.id = photo.product_id"
-        " WHERE product.merchant = ? AND NOT EXISTS (SELECT 1 FROM vector WHERE photo_id = photo.id"
-        " AND embedding_id = ? AND labels_of IS ?) ORDER BY photo.id",
-        (OWN, used.embedding_id, used.labels_of),
+        " WHERE product.merchant = :own AND (NOT EXISTS (SELECT 1 FROM vector WHERE photo_id = photo.id"
+        " AND embedding_id = :embedding AND labels_of IS :labels) OR :version IS NOT NULL AND NOT EXISTS"
+        " (SELECT 1 FROM print WHERE photo_id = photo.id AND substr(content, 1, 1) = :version))"
+        " ORDER BY photo.id",
+        {"own": OWN, "embedding": used.embedding_id, "labels": used.labels_of, "version": print_version()},
     )
     for start in range(0, len(own), _BATCH):
         pictures: dict[int, Image.Image] = {}
@@ -79,9 +82,13 @@ def reindex(
             except DataError as error:
                 tell(Stage("reindex", 0, 0, plain=f"{one_line(path)}: {one_line(error)}"))
         vectors = model.describe(list(pictures.values()))
+        prints = {key: kept_print(picture) for key, picture in pictures.items()}
         with catalogue.transaction() as connection:
             for key, vector in zip(pictures, vectors, strict=True):
                 put_vector(connection, key, vector)
+                kept = prints[key]
+                if kept is not None:
+                    put_print(connection, key, kept)
         on_event("batch committed")
         tell(Stage("photos", min(start + _BATCH, len(own)), len(own)))
     with catalogue.transaction() as connection:

@@ -12,7 +12,7 @@ from typing import Final
 from fedrec._internal.files import OPEN_FLAGS, sync_folder
 from fedrec.errors import DataError
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MODE: Final = 0o600
 _APPLICATION: Final = 0x66656463
 _WAIT_SECONDS: Final = 30.0
@@ -37,6 +37,9 @@ _TABLES: Final = (
     "CREATE TABLE vector (photo_id INTEGER NOT NULL REFERENCES photo ON DELETE CASCADE,"
     " embedding_id TEXT NOT NULL, vector BLOB NOT NULL, labels_of TEXT, label TEXT, probability REAL,"
     " PRIMARY KEY (photo_id, embedding_id))",
+    # What copies are found by; see fedrec.recognition.copies.kept_prints.
+    "CREATE TABLE print (photo_id INTEGER PRIMARY KEY REFERENCES photo ON DELETE CASCADE,"
+    " content BLOB NOT NULL)",
     f"PRAGMA application_id = {_APPLICATION}",
     f"PRAGMA user_version = {_VERSION}",
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +12,19 @@ from PIL import Image
 
 from fedrec.errors import DataError
 from fedrec.recognition.catalogue.catalogue import Catalogue
-from fedrec.recognition.catalogue.photos import read_file
+from fedrec.recognition.catalogue.photos import picture_of, read_file, sha256_of
 from fedrec.recognition.catalogue.search import MOST_RESULTS, Query, Searcher
 from fedrec.recognition.catalogue.stored_vectors import photo_keys
-from fedrec.vision.decoding import decode
+
+if TYPE_CHECKING:
+    from fedrec.recognition.copies.prints import Print
 
 
 class StoredPhotos:
     """The photos that have a vector of the catalogue's model, as they are when the object is made.
 
-    It fulfils ``Collection`` and ``Nearest`` of :mod:`fedrec.recognition.copies.collection`. Photos of merged
-    catalogues have no file here, and can't be read.
+    It fulfils ``Collection`` and ``Nearest`` of :mod:`fedrec.recognition.copies.collection`, and
+    ``KeptPrints``. Photos of merged catalogues have no file here, and can't be read.
 
     Args:
         catalogue: the catalogue.
@@ -39,8 +41,22 @@ class StoredPhotos:
         return [str(key) for key in self.keys]
 
     def photo(self, number: int) -> Image.Image:
-        """Decode a photo; ``DataError`` if it is gone, has no file here, or can't be read."""
-        return decode(io.BytesIO(photo_file(self._catalogue, int(self.keys[number]))))
+        """Decode a photo; ``DataError`` if it is gone, has no file here, was changed, or can't be read."""
+        key = int(self.keys[number])
+        data = photo_file(self._catalogue, key)
+        held = self._catalogue.rows("SELECT sha256 FROM photo WHERE id = ?", (key,))
+        if not held or held[0][0] != sha256_of(data):
+            raise DataError("was changed since it was imported: import it again")
+        return picture_of(data)
+
+    def print_of(self, number: int) -> Print | None:
+        """Return the print that is kept of a photo; None if there is none of this version."""
+        # Searches for similar products need none of this.
+        from fedrec.recognition.copies.kept_prints import unpacked
+        from fedrec.recognition.copies.prints import luminance_of
+
+        rows = self._catalogue.rows("SELECT content FROM print WHERE photo_id = ?", (int(self.keys[number]),))
+        return unpacked(rows[0][0], pixels=lambda: luminance_of(self.photo(number))) if rows else None
 
     def nearest(
         self, vectors: NDArray[np.float32], *, count: int

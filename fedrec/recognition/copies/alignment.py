@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.recognition.copies.local_features import LocalFeatures, matched
+from fedrec.recognition.copies.local_features import Pairs
 
 LEAST_INLIERS: Final = 6
 _NEAR: Final = 4.0
@@ -40,24 +41,14 @@ def mirror(width: int) -> NDArray[np.float64]:
     return np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def alignments(first: LocalFeatures, second: LocalFeatures) -> list[Alignment]:
-    """Find plausible maps from the first picture onto the second, also mirrored ones.
-
-    Args:
-        first: features of a picture.
-        second: features of another one.
-
-    Returns:
-        The maps, those with most inliers first.
-    """
-    found = _aligned(*matched(first, second), flip=None)
-    found += _aligned(*matched(first.mirrored(), second), flip=mirror(first.width))
+def alignments(matched: Iterable[Pairs]) -> list[Alignment]:
+    """Find plausible maps from one picture onto another, also mirrored ones; the best first."""
+    found = [alignment for pairs in matched for alignment in _aligned(pairs)]
     return sorted(found, key=lambda alignment: -alignment.inliers)
 
 
-def _aligned(
-    source: NDArray[np.float32], target: NDArray[np.float32], *, flip: NDArray[np.float64] | None
-) -> list[Alignment]:
+def _aligned(pairs: Pairs) -> list[Alignment]:
+    source, target = pairs.source, pairs.target
     if len(source) < LEAST_INLIERS:
         return []
     affine, _ = cv2.estimateAffine2D(
@@ -75,7 +66,7 @@ def _aligned(
     for matrix in maps:
         inliers = int((_distances(matrix, source, target) < _NEAR).sum())
         if inliers >= LEAST_INLIERS and _plausible(matrix, source):
-            found.append(Alignment(matrix if flip is None else matrix @ flip, inliers))
+            found.append(Alignment(matrix @ mirror(pairs.width) if pairs.mirrored else matrix, inliers))
     return found
 
 

@@ -14,10 +14,11 @@ from fedrec._internal.heap import set_heap_thresholds
 from fedrec.errors import DataError
 from fedrec.observability.progress import Stage, Tell
 from fedrec.recognition.copies.collection import AllVectors, Collection, Nearest
-from fedrec.recognition.copies.decision import Match, match
+from fedrec.recognition.copies.decision import Asked, Match, match
 from fedrec.recognition.copies.feature_index import FeatureIndex
+from fedrec.recognition.copies.kept_prints import KeptPrints
 from fedrec.recognition.copies.prints import Print, Prints, make_print, reduced
-from fedrec.recognition.copies.proposals import by_features, by_hashes, by_vectors, merged
+from fedrec.recognition.copies.proposals import by_features, by_hashes, by_vectors, merged, parts_of
 from fedrec.recognition.copies.transformation import Transformation, transformation
 from fedrec.recognition.embedding import Embedder
 
@@ -59,6 +60,7 @@ class Finder:
         search: the vectors of the collection; None to compute them.
         read_all: read every photo first, so that local features and hashes propose photos too. Without it,
             which needs ``search``, vectors alone propose, and no photo is read before a question.
+        kept: prints that were made before; a photo that has one is read only where its pixels decide.
         tell: receives progress.
 
     Attributes:
@@ -72,11 +74,12 @@ class Finder:
         embedder: Embedder | None = None,
         search: Nearest | None = None,
         read_all: bool = True,
+        kept: KeptPrints | None = None,
         tell: Tell = _ignore,
     ) -> None:
         set_heap_thresholds(mapped_from=_MAPPED_FROM, kept=_KEPT)
         self.unread: dict[int, str] = {}
-        self._collection, self._embedder, self._search = collection, embedder, search
+        self._collection, self._embedder, self._search, self._kept = collection, embedder, search, kept
         self._prints = Prints(self._make)
         count = self._count = len(collection.names)
         self._hashes = np.zeros((count if read_all else 0, 4), dtype=np.uint64)
@@ -103,9 +106,9 @@ class Finder:
         printed = make_print(photo)
         if printed is None:
             return []
-        small = reduced(photo)
-        found = self._compare(printed, self._candidates(small, printed, without=frozenset()))
-        return found or self._of_negative(small, printed, without=frozenset())
+        small, asked = reduced(photo), Asked(printed)
+        found = self._compare(asked, self._candidates(small, asked, without=frozenset()))
+        return found or self._of_negative(small, asked, without=frozenset())
 
     def pairs(self, tell: Tell = _ignore) -> Iterator[tuple[int, Found]]:
         """Find the photos of the collection that match each other.
@@ -120,18 +123,18 @@ class Finder:
         negatives: dict[int, set[int]] = {}
         count = self._count
         for number in range(count):
-            printed = self._prints[number]
+            photo, printed = self._again(number)
             if printed is not None:
+                asked = Asked(printed)
                 without = frozenset({number, *compared.pop(number, ())})
-                photo = self._again(number)
-                candidates = self._candidates(photo, printed, without=without)
+                candidates = self._candidates(photo, asked, without=without)
                 for candidate in candidates:
                     if candidate > number:
                         compared.setdefault(candidate, set()).add(number)
-                matches = self._compare(printed, candidates)
+                matches = self._compare(asked, candidates)
                 if not matches:
                     without = frozenset({number, *negatives.pop(number, ())})
-                    matches = self._of_negative(photo, printed, without=without)
+                    matches = self._of_negative(photo, asked, without=without)
                     for found in matches:
                         negatives.setdefault(found.number, set()).add(number)
                 for found in matches:
@@ -139,39 +142,51 @@ class Finder:
             tell(Stage("compare photos", number + 1, count))
 
     def _of_negative(
-        self, photo: Image.Image | None, printed: Print, *, without: frozenset[int]
+        self, photo: Image.Image | None, asked: Asked, *, without: frozenset[int]
     ) -> list[Found]:
         """Find photos that the photo is a negative of, among few candidates: negatives are rare."""
         inverted = None if photo is None else ImageOps.invert(photo.convert("RGB"))
-        negative = printed.negative()
+        negative = Asked(asked.printed.negative(), seams=asked.seams)
         candidates = self._candidates(inverted, negative, without=without, parts=False)
         found = self._compare(negative, candidates[:_OF_NEGATIVE])
         return [replace(one, transformation=replace(one.transformation, negative=True)) for one in found]
 
     def _candidates(
-        self, photo: Image.Image | None, printed: Print, *, without: frozenset[int], parts: bool = True
+        self, photo: Image.Image | None, asked: Asked, *, without: frozenset[int], parts: bool = True
     ) -> list[int]:
+        printed = asked.printed
         proposals = [by_hashes(printed.hashes, self._hashes)]
         if self._index is not None:
             proposals.append(by_features(printed, self._index))
         if photo is not None and self._embedder is not None and self._search is not None:
-            proposals += by_vectors(photo, self._embedder, self._search, parts=parts)
+            cut = parts_of(photo, asked.seams) if parts else []
+            proposals += by_vectors(photo, self._embedder, self._search, parts=cut)
         return merged(proposals, without=without)
 
-    def _again(self, number: int) -> Image.Image | None:
-        """Read a photo once more, for vectors of its parts; None if none are wanted, or if it has gone."""
+    def _again(self, number: int) -> tuple[Image.Image | None, Print | None]:
+        """Return a photo of the collection for vectors of its parts, where they are wanted, and its print."""
+        printed = None if self._kept is not None else self._prints[number]
+        if self._kept is None and (printed is None or self._embedder is None):
+            return None, printed
         try:
-            return None if self._embedder is None else reduced(self._collection.photo(number))
-        except DataError:
-            return None
+            photo = reduced(self._collection.photo(number))
+        except DataError as error:
+            self.unread.setdefault(number, str(error))
+            return None, printed
+        # A print that was kept has few features.
+        return photo, make_print(photo) if self._kept is not None else printed
 
-    def _compare(self, printed: Print, candidates: list[int]) -> list[Found]:
+    def _compare(self, asked: Asked, candidates: list[int]) -> list[Found]:
         found = []
         for number in candidates:
             other = self._prints[number]
-            matched = None if other is None else match(printed, other)
+            try:
+                matched = None if other is None else match(asked, other)
+            except DataError as error:
+                self.unread[number] = str(error)
+                continue
             if matched is not None:
-                found.append(Found(number, matched, transformation(matched, size=printed.size)))
+                found.append(Found(number, matched, transformation(matched, size=asked.printed.size)))
         return sorted(found, key=lambda one: -one.match.score)
 
     def _read_all(self, tell: Tell) -> Iterator[NDArray[np.uint8]]:
@@ -186,6 +201,9 @@ class Finder:
             tell(Stage("read photos", number + 1, count))
 
     def _make(self, number: int) -> Print | None:
+        kept = None if self._kept is None else self._kept.print_of(number)
+        if kept is not None:
+            return kept
         try:
             photo = reduced(self._collection.photo(number))
         except DataError as error:

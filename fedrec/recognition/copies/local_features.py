@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec.recognition.copies.seams import Cell
+
 MOST_FEATURES: Final = 500
 _LEAST_CONTRAST: Final = 0.01
 """Below OpenCV's 0.04: blurred photos and plain garments have few strong features."""
@@ -51,37 +53,82 @@ class LocalFeatures:
 
 
 def local_features(luminance: NDArray[np.uint8]) -> LocalFeatures:
-    """Find the strongest features of a picture (height, width): ``MOST_FEATURES`` at most."""
+    """Find the ``MOST_FEATURES`` strongest features of a picture (height, width), in that order."""
     finder = cv2.SIFT.create(nfeatures=MOST_FEATURES, contrastThreshold=_LEAST_CONTRAST)
     found, descriptors = finder.detectAndCompute(luminance, None)
-    # With several of one response, the finder returns more than it was asked for.
-    found = found[:MOST_FEATURES]
-    if not found:
+    # In any order; with several of one response, more than were asked for.
+    order = np.argsort([-place.response for place in found], kind="stable")[:MOST_FEATURES]
+    if not len(order):
         return LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8), luminance.shape[1])
-    points = np.array([place.pt for place in found], dtype=np.float32)
-    return LocalFeatures(points, descriptors[: len(found)].astype(np.uint8), luminance.shape[1])
+    points = np.array([found[place].pt for place in order], dtype=np.float32)
+    return LocalFeatures(points, descriptors[order].astype(np.uint8), luminance.shape[1])
 
 
-def matched(first: LocalFeatures, second: LocalFeatures) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Pair features of two pictures whose descriptors are much nearer than the second best.
+@dataclass(frozen=True)
+class Pairs:
+    """Features of two pictures that look alike.
+
+    Attributes:
+        source: points of the first picture, or of its mirror image; float32 (n, 2).
+        target: points of the second picture, float32 (n, 2).
+        mirrored: whether the first picture is mirrored, left for right.
+        width: the first picture's.
+    """
+
+    source: NDArray[np.float32]
+    target: NDArray[np.float32]
+    mirrored: bool
+    width: int
+
+    def inside(self, cell: Cell) -> Pairs:
+        """Return those whose first point lies in a part of the first picture."""
+        x, y = self.source.T
+        if self.mirrored:
+            x = self.width - 1 - x
+        chosen = (x >= cell.left) & (x < cell.right) & (y >= cell.top) & (y < cell.bottom)
+        return Pairs(self.source[chosen], self.target[chosen], self.mirrored, self.width)
+
+
+class Sought:
+    """Features of a picture that is compared with many: what all comparisons need is computed once.
 
     Args:
-        first: features of a picture.
-        second: features of another one.
+        features: of the picture.
 
-    Returns:
-        The points of the pairs in the first and in the second picture, float32 (n, 2) each.
+    Attributes:
+        width: the picture's.
     """
-    if not len(first.points) or len(second.points) < 2:
-        return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
-    similarity = rooted(first.descriptors) @ rooted(second.descriptors).T
-    nearest = np.argmax(similarity, axis=1)
-    rows = np.arange(len(nearest))
-    best = similarity[rows, nearest].copy()
-    similarity[rows, nearest] = -1.0
-    # Of vectors of length 1 the squared distance is 2 - 2 times their inner product.
-    clear = 1 - best < _RATIO**2 * (1 - similarity.max(axis=1))
-    return first.points[clear], second.points[nearest[clear]]
+
+    def __init__(self, features: LocalFeatures) -> None:
+        both = features, features.mirrored()
+        self.width = features.width
+        self._points = [each.points for each in both]
+        self._rooted = np.concatenate([rooted(each.descriptors) for each in both])
+
+    def matched(self, other: LocalFeatures) -> list[Pairs]:
+        """Pair features with those of another picture that are much nearer than the second best.
+
+        Args:
+            other: features of the other picture.
+
+        Returns:
+            The pairs of the picture as it is, and those of its mirror image.
+        """
+        if not len(self._rooted) or len(other.points) < 2:
+            return []
+        similarity = self._rooted @ rooted(other.descriptors).T
+        nearest = np.argmax(similarity, axis=1)
+        rows = np.arange(len(nearest))
+        best = similarity[rows, nearest].copy()
+        similarity[rows, nearest] = -1.0
+        # Of vectors of length 1 the squared distance is 2 - 2 times their inner product.
+        clear = 1 - best < _RATIO**2 * (1 - similarity.max(axis=1))
+        count = len(self._points[0])
+        halves = (slice(0, count), slice(count, None))
+        return [
+            Pairs(points[clear[half]], other.points[nearest[half][clear[half]]], mirrored, self.width)
+            for points, half, mirrored in zip(self._points, halves, (False, True), strict=True)
+        ]
 
 
 def rooted(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:

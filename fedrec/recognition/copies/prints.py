@@ -28,24 +28,29 @@ class Print:
     """A photo's print.
 
     Attributes:
-        luminance: uint8 (height, width).
+        size: width and height of the small picture.
         features: local features, with points of that picture.
         hashes: of the whole photo in its eight symmetries.
+        pixels: returns the picture's luminance; raises ``DataError`` where that is read from a file and can't
+            be.
     """
 
-    luminance: NDArray[np.uint8]
+    size: tuple[int, int]
     features: LocalFeatures
     hashes: Hashes
+    pixels: Callable[[], NDArray[np.uint8]]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Return the picture's width and height."""
-        height, width = self.luminance.shape
-        return width, height
+    def luminance(self) -> NDArray[np.uint8]:
+        """The small picture, uint8 (height, width); ``DataError`` if it can't be read any more."""
+        return self.pixels()
 
     def negative(self) -> Print:
         """Return the print of the photo's negative."""
-        return Print(_LIGHTEST - self.luminance, self.features.negative(), self.hashes.negative())
+        pixels = self.pixels
+        return Print(
+            self.size, self.features.negative(), self.hashes.negative(), lambda: _LIGHTEST - pixels()
+        )
 
 
 def reduced(photo: Image.Image) -> Image.Image:
@@ -55,6 +60,11 @@ def reduced(photo: Image.Image) -> Image.Image:
         return photo
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     return photo.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def luminance_of(photo: Image.Image) -> NDArray[np.uint8]:
+    """Return the luminance of the small picture that a photo's print is made of, uint8 (height, width)."""
+    return np.asarray(reduced(photo).convert("RGB").convert("L"))
 
 
 def make_print(photo: Image.Image) -> Print | None:
@@ -70,7 +80,7 @@ def make_print(photo: Image.Image) -> Print | None:
     if min(small.size) < _SHORTEST_SIDE:
         return None
     luminance = np.asarray(small.convert("L"))
-    return Print(luminance, local_features(luminance), hashes(np.asarray(small)))
+    return Print(small.size, local_features(luminance), hashes(np.asarray(small)), lambda: luminance)
 
 
 class Prints:

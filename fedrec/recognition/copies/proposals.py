@@ -14,37 +14,58 @@ from fedrec.recognition.copies.collection import Nearest
 from fedrec.recognition.copies.feature_index import FeatureIndex
 from fedrec.recognition.copies.hashes import LEAST_QUALITY, Hashes
 from fedrec.recognition.copies.prints import Print
+from fedrec.recognition.copies.seams import Cell, Seams
 from fedrec.recognition.embedding import Embedder
 
 MOST_CANDIDATES: Final = 10
 _EACH: Final = 5
 _LOOK_ALIKE_BITS: Final = 80
+_MOST_PARTS: Final = 10
+_SAME: Final = 0.8
+"""Of what two parts cover together, the share that both cover, from which they are one."""
 
 
-def parts_of(photo: Image.Image) -> list[Image.Image]:
-    """Cut a photo's quarters and halves out: a collage has other photos there."""
+def parts_of(photo: Image.Image, seams: Seams) -> list[Image.Image]:
+    """Cut out what may be a photo of its own.
+
+    Args:
+        photo: the photo.
+        seams: the straight lines across it.
+
+    Returns:
+        The pictures between clear lines; the photo's quarters and halves, too, as other lines may have been
+        missed. Nothing for a photo without any line across it.
+    """
+    if not seams.any:
+        return []
     width, height = photo.size
     x, y = max(1, width // 2), max(1, height // 2)
-    quarters = [(0, 0, x, y), (width - x, 0, width, y), (0, height - y, x, height)]
-    quarters.append((width - x, height - y, width, height))
-    halves = [(0, 0, x, height), (width - x, 0, width, height), (0, 0, width, y)]
-    halves.append((0, height - y, width, height))
-    return [photo.crop(box) for box in (*quarters, *halves)]
+    quarters = [Cell(0, 0, x, y), Cell(width - x, 0, width, y), Cell(0, height - y, x, height)]
+    quarters.append(Cell(width - x, height - y, width, height))
+    halves = [Cell(0, 0, x, height), Cell(width - x, 0, width, height), Cell(0, 0, width, y)]
+    halves.append(Cell(0, height - y, width, height))
+    taken: list[Cell] = []
+    for cell in (*seams.cells, *quarters, *halves):
+        if all(cell.common(other) < _SAME for other in taken):
+            taken.append(cell)
+    return [photo.crop((one.left, one.top, one.right, one.bottom)) for one in taken[:_MOST_PARTS]]
 
 
-def by_vectors(photo: Image.Image, embedder: Embedder, search: Nearest, *, parts: bool) -> list[list[int]]:
+def by_vectors(
+    photo: Image.Image, embedder: Embedder, search: Nearest, *, parts: Sequence[Image.Image]
+) -> list[list[int]]:
     """Propose photos whose vectors are near that of a photo, or of a part of it.
 
     Args:
         photo: the photo.
         embedder: the model.
         search: the vectors of the collection.
-        parts: whether parts of the photo propose photos, too.
+        parts: parts of the photo, which propose photos, too.
 
     Returns:
         Photos near the whole, and photos nearest to a part of it; the best first.
     """
-    vectors = embedder.embed([photo, *(parts_of(photo) if parts else ())])
+    vectors = embedder.embed([photo, *parts])
     numbers, similarity = search.nearest(vectors, count=_EACH)
     if not numbers.shape[1]:
         return []

@@ -142,7 +142,7 @@ class ServedCatalogue:
             content = self._searcher.refresh()
             if self._finder is None or self._finder[0] != content:
                 stored = StoredPhotos(self._catalogue, self._searcher)
-                finder = Finder(stored, embedder=self._embedder, search=stored, read_all=False)
+                finder = Finder(stored, embedder=self._embedder, search=stored, read_all=False, kept=stored)
                 self._finder = (content, stored, finder)
             return self._finder[1], self._finder[2]
 

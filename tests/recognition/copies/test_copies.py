@@ -22,17 +22,24 @@ from fedrec.recognition.catalogue import models
 from fedrec.recognition.catalogue.catalogue import Catalogue, UsedModel
 from fedrec.recognition.catalogue.importing import import_file
 from fedrec.recognition.catalogue.photo_model import ModelOutput, PhotoModel
+from fedrec.recognition.copies import decision
 from fedrec.recognition.copies.agreement import agreement
 from fedrec.recognition.copies.alignment import alignments
 from fedrec.recognition.copies.collection import AllVectors
-from fedrec.recognition.copies.decision import match
+from fedrec.recognition.copies.decision import Asked, Match
 from fedrec.recognition.copies.finder import Finder
+from fedrec.recognition.copies.local_features import Sought
 from fedrec.recognition.copies.overlap import overlap
-from fedrec.recognition.copies.prints import make_print
+from fedrec.recognition.copies.prints import Print, make_print
 from tests.recognition.quality.test_measures import compressed, texture
 from tests.support.real_photos import clothing_photos
 
 Edit = Callable[[Image.Image, Image.Image], Image.Image]
+
+
+def match(first: Print, second: Print) -> Match | None:
+    """How a photo matches another one."""
+    return decision.match(Asked(first), second)
 
 
 def with_text(photo: Image.Image) -> Image.Image:
@@ -115,7 +122,7 @@ def test_a_shared_floor_is_no_copy_though_most_features_match() -> None:
     first, second, moved = on_a_floor(garment=1), on_a_floor(garment=2), on_a_floor(garment=2, shift=20)
     prints = [make_print(photo) for photo in (first, second, moved, ImageOps.mirror(first))]
     assert all(prints)
-    aligned = alignments(prints[0].features, prints[1].features)  # type: ignore[union-attr]
+    aligned = alignments(Sought(prints[0].features).matched(prints[1].features))  # type: ignore[union-attr]
     assert aligned[0].inliers > 50, "features alone would call it a copy"
     assert match(prints[0], prints[1]) is None  # type: ignore[arg-type]
     assert match(prints[0], prints[2]) is None  # type: ignore[arg-type]
@@ -203,7 +210,7 @@ def test_a_shared_stand_is_no_copy_though_the_rest_is_the_same_to_the_pixel() ->
         photo.paste(texture(garment, width=130, height=130), (95, 85))
     first, second = (make_print(photo) for photo in photos)
     assert first is not None and second is not None
-    assert alignments(first.features, second.features)[0].inliers > 50
+    assert alignments(Sought(first.features).matched(second.features))[0].inliers > 50
     assert match(first, second) is None
 
 

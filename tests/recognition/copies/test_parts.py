@@ -13,10 +13,10 @@ from PIL import Image, ImageOps
 from fedrec.recognition.copies.agreement import WINDOW, agreement
 from fedrec.recognition.copies.alignment import alignments
 from fedrec.recognition.copies.collection import AllVectors
-from fedrec.recognition.copies.decision import Match, match
+from fedrec.recognition.copies.decision import Asked, Match, match
 from fedrec.recognition.copies.feature_index import FeatureIndex
 from fedrec.recognition.copies.hashes import SYMMETRIES, distances, hashes, symmetry
-from fedrec.recognition.copies.local_features import MOST_FEATURES, local_features
+from fedrec.recognition.copies.local_features import MOST_FEATURES, Sought, local_features
 from fedrec.recognition.copies.overlap import overlap
 from fedrec.recognition.copies.prints import LONGEST_SIDE, make_print
 from fedrec.recognition.copies.proposals import MOST_CANDIDATES, merged
@@ -40,7 +40,7 @@ def made(photo: Image.Image, other: Image.Image) -> tuple[Match, Transformation]
     """How a photo matches another one, which it must."""
     first, second = make_print(photo), make_print(other)
     assert first is not None and second is not None
-    found = match(first, second)
+    found = match(Asked(first), second)
     assert found is not None
     return found, transformation(found, size=first.size)
 
@@ -93,7 +93,7 @@ def test_an_alignment_is_the_map_that_made_the_picture() -> None:
     picture = np.asarray(texture(5, width=300, height=240).convert("L"))
     true = cv2.getRotationMatrix2D((150, 120), 25, 0.8)
     moved = np.asarray(cv2.warpAffine(picture, true, (300, 240)), dtype=np.uint8)
-    best = alignments(local_features(picture), local_features(moved))[0]
+    best = alignments(Sought(local_features(picture)).matched(local_features(moved)))[0]
     assert best.inliers > 30
     for point in ((60, 60), (240, 180), (150, 120)):
         expected = true @ (*point, 1)
@@ -205,5 +205,5 @@ def test_the_transformation_is_what_was_done() -> None:
 def test_a_print_is_bounded_and_a_line_has_none() -> None:
     large = make_print(Image.new("RGB", (3000, 2000), "white"))
     assert large is not None and max(large.size) == LONGEST_SIDE and len(large.features.points) == 0
-    assert match(large, large) is None, "two blank photos are no copies of each other"
+    assert match(Asked(large), large) is None, "two blank photos are no copies of each other"
     assert make_print(Image.new("RGB", (60_000, 3))) is None
