@@ -68,8 +68,14 @@ def copies(given: CopiesOptions) -> None:
         )
         unread: dict[str, str] = {}
         pairs = finder.pairs(tell) if stored is asked else _each(finder, asked, unread, tell=tell)
+        compared: set[tuple[str, ...]] = set()
         for number, found in pairs:
-            show.pair(number, found)
+            files = asked.files[number], stored.files[found.number]
+            both = tuple(sorted(file for file in files if file is not None))
+            # Where the places overlap, a file is no copy of itself, and two are one pair.
+            if len(both) < 2 or (both[0] != both[1] and both not in compared):
+                compared.add(both)
+                show.pair(number, found)
         unread |= {stored.names[number]: reason for number, reason in finder.unread.items()}
     show.end(unread)
 
@@ -101,11 +107,11 @@ class _Output:
         self._photos.update(names)
         picture = None if self._pictures is None else self._pictures / f"pair-{self._pairs:04}.jpg"
         if picture is not None:
-            from fedrec.recognition.copies.pictures import comparison
-
-            photo, other = self._asked.photos.photo(number), self._stored.photos.photo(found.number)
-            with replacing(picture) as file:
-                comparison(photo, other, found.match.matrix).save(file, format="JPEG", quality=90)
+            try:
+                self._draw(picture, number, found)
+            except DataError as error:
+                typer.echo(f"{picture.name} can't be drawn: {error}", err=True)
+                picture = None
         if self._as_json:
             shown = {
                 "photo": names[0],
@@ -126,6 +132,13 @@ class _Output:
             what = ", ".join(changes) or "the whole photo"
             pair = f"{file_name(names[0])} and {file_name(names[1])}"
             typer.echo(f"{pair}: {what} ({found.match.test}, {found.match.score:.2f})")
+
+    def _draw(self, picture: Path, number: int, found: Found) -> None:
+        from fedrec.recognition.copies.pictures import comparison
+
+        photo, other = self._asked.photos.photo(number), self._stored.photos.photo(found.number)
+        with replacing(picture) as file:
+            comparison(photo, other, found.match.matrix).save(file, format="JPEG", quality=90)
 
     def end(self, unread: dict[str, str]) -> None:
         """Show what couldn't be read, and the count; raise ``DataError`` if nothing could be."""

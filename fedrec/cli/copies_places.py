@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Place:
     Attributes:
         photos: the photos.
         names: name of each photo.
+        files: the file of each photo, without links; None for one that has no file here.
         embedder: the model that proposes candidates; None for none.
         search: vectors that are known already; None for none.
         kept: prints that were made before; None for none.
@@ -31,6 +33,7 @@ class Place:
 
     photos: Collection
     names: Sequence[str]
+    files: Sequence[str | None]
     embedder: Embedder | None
     search: Nearest | None = None
     kept: KeptPrints | None = None
@@ -54,7 +57,8 @@ def opened_place(path: Path, *, model: Path | None, tell: Tell) -> Iterator[Plac
     """
     if not is_catalogue(path):
         files = PhotoFiles(photo_files([path]))
-        yield Place(files, files.names, None if model is None else open_model(model))
+        real = [os.path.realpath(name) for name in files.names]
+        yield Place(files, files.names, real, None if model is None else open_model(model))
         return
     if model is not None:
         raise ConfigError(f"{path} is a catalogue, which has its own model: leave --model out")
@@ -73,9 +77,11 @@ def opened_place(path: Path, *, model: Path | None, tell: Tell) -> Iterator[Plac
         catalogue.check_model(used, labels=False)
         stored = StoredPhotos(catalogue, open_searcher(catalogue, tell=tell))
         rows = catalogue.rows(
-            "SELECT photo.id, product.name, photo.name FROM photo"
+            "SELECT photo.id, product.name, photo.name, photo.path FROM photo"
             " JOIN product ON product.id = photo.product_id"
         )
-        names = {key: f"{product}/{photo}" for key, product, photo in rows}
-        shown = [names.get(int(key), str(key)) for key in stored.keys]
-        yield Place(stored, shown, embedder, stored, stored)
+        names = {key: f"{product}/{photo}" for key, product, photo, _ in rows}
+        real_of = {key: os.path.realpath(place) for key, _, _, place in rows if place is not None}
+        keys = [int(key) for key in stored.keys]
+        shown, real_files = [names.get(key, str(key)) for key in keys], [real_of.get(key) for key in keys]
+        yield Place(stored, shown, real_files, embedder, stored, stored)

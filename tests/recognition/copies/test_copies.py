@@ -311,6 +311,23 @@ def test_the_command_shows_pairs_draws_them_and_goes_on_after_hostile_files(tmp_
     assert isinstance(shown.exception, DataError)
 
 
+def test_places_that_overlap_show_no_file_as_a_copy_of_itself_and_each_pair_once(tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    (shop / "old").mkdir(parents=True)
+    photo = texture(1, width=300, height=220)
+    photo.save(shop / "mug.png")
+    texture(2, width=300, height=220).save(shop / "plate.png")
+    photo.save(shop / "old" / "mug.png")
+    (shop / "linked.png").symlink_to(shop / "plate.png")
+    for place, photos in ((shop, 4), (shop / "old", 4), (shop / "mug.png", 4)):
+        asked = ["catalogue", "copies", str(place), "--against", str(shop)]
+        shown = CliRunner().invoke(app, asked, catch_exceptions=False)
+        lines = shown.stdout.splitlines()
+        assert len(lines) == 2 and lines[0].endswith("the whole photo (hash, 1.00)")
+        assert "old/mug.png" in lines[0]
+        assert lines[1] == f"1 pair among {photos} photos; 2 photos involved"
+
+
 class Bundle(Thumbnails):
     """What opening a bundle gives."""
 
@@ -337,5 +354,14 @@ def test_a_catalogue_is_compared_by_its_own_vectors(tmp_path: Path, monkeypatch:
     assert json.loads(shown.stdout)["other"] == "p2/2.png"
     shown = CliRunner().invoke(app, [*asked, "--model", str(tmp_path)])
     assert isinstance(shown.exception, ConfigError)
+    photos[2].save(tmp_path / "theirs.png")
+    (tmp_path / "2.png").unlink()
+    drawn = [*asked, "--json", "--pictures", str(tmp_path / "drawn")]
+    shown = CliRunner().invoke(app, drawn, catch_exceptions=False)
+    pair = json.loads(shown.stdout)
+    assert (pair["other"], pair["test"], pair["picture"]) == ("p2/2.png", "hash", None)
+    assert shown.stderr == "pair-0001.jpg can't be drawn: No such file or directory\n"
+    assert list((tmp_path / "drawn").iterdir()) == []
     shown = CliRunner().invoke(app, ["catalogue", "copies", str(tmp_path / "shop")], catch_exceptions=False)
-    assert shown.stdout == "0 pairs among 5 photos\n"
+    unread = "p2/2.png: can't be read: No such file or directory"
+    assert shown.stdout == f"{unread}\n0 pairs among 4 photos\n"
