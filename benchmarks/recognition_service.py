@@ -1,8 +1,9 @@
 """What the service costs beside bare prediction, and what hostile uploads do to it.
 
 Run ``python benchmarks/recognition_service.py --model BUNDLE --photos DIR [--catalogue DIR] [--uploads N]``.
-Three figures: CPU seconds and memory until the service answers; CPU time of a request to ``/predict`` over
-that of the same prediction in a loop, in turn; and memory after hostile uploads, with how each was answered.
+CPU seconds and memory until the service answers; CPU time of a request to ``/predict`` over that of the same
+prediction in a loop, in turn; answers to 50 requests at once, and to requests and uploads that mean harm
+(``recognition_uploads.py``), with the most memory and the most CPU time of one.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import psutil
-from PIL import Image
+from recognition_uploads import REQUESTS, UPLOADS, answered
 
 from fedrec.recognition.model import open_model
 from fedrec.recognition.photo_files import photo_files
@@ -29,6 +31,8 @@ from fedrec.vision.decoding import decode
 
 _MEBI = 1 << 20
 _SIDE = 1024
+AT_ONCE = 50
+JPEG = {"Content-Type": "image/jpeg"}
 
 
 def cpu_seconds(process: psutil.Process) -> float:
@@ -58,39 +62,30 @@ def service(
             process.terminate()
 
 
-def hostile_uploads() -> list[Callable[[np.random.Generator], bytes]]:
-    """Kinds of uploads that are no usable photo."""
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8))
+def at_once(address: str, content: bytes) -> Counter[int]:
+    """Send one photo in many requests at the same time; return the statuses."""
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        sent = [
+            threads.submit(httpx.post, f"{address}/look", content=content, headers=JPEG, timeout=600)
+            for _ in range(AT_ONCE)
+        ]
+        return Counter(each.result().status_code for each in sent)
 
-    def encoded(kind: str) -> bytes:
-        file = io.BytesIO()
-        noise.save(file, kind)
-        return file.getvalue()
 
-    files = [encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP")]
-    bomb = io.BytesIO()
-    Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
-    large = io.BytesIO()
-    Image.new("RGB", (5_600, 5_600)).save(large, "PNG")
-
-    def cut(rng: np.random.Generator) -> bytes:
-        whole = files[int(rng.integers(len(files)))]
-        return whole[: int(rng.integers(1, len(whole)))]
-
-    def flipped(rng: np.random.Generator) -> bytes:
-        whole = bytearray(files[int(rng.integers(len(files)))])
-        for place in rng.integers(0, len(whole), 20):
-            whole[place] = int(rng.integers(256))
-        return bytes(whole)
-
-    return [
-        cut,
-        flipped,
-        lambda rng: rng.bytes(int(rng.integers(1, 5000))),
-        lambda rng: bomb.getvalue() if rng.random() < 0.1 else b"%PDF-1.7",
-        lambda rng: large.getvalue() if rng.random() < 0.01 else b"\x89PNG\r\n\x1a\n",
-        lambda rng: b"../../etc/passwd",
-    ]
+def hostile(
+    client: httpx.Client, process: psutil.Process, *, uploads: int
+) -> tuple[dict[str, dict[int, int]], dict[str, float]]:
+    """Send uploads of all kinds in turn; return how each was answered, and the most memory and CPU time."""
+    rng, kinds = np.random.default_rng(1), list(UPLOADS.items())
+    answers: dict[str, Counter[int]] = {name: Counter() for name in UPLOADS}
+    most = worst = 0.0
+    for number in range(uploads):
+        name, make = kinds[number % len(kinds)]
+        upload, before = make(rng), cpu_seconds(process)
+        answers[name][client.post("/look", content=upload, headers=JPEG).status_code] += 1
+        worst = max(worst, cpu_seconds(process) - before)
+        most = max(most, process.memory_info().rss / _MEBI)
+    return {name: dict(found) for name, found in answers.items()}, {"most_mib": most, "worst_cpu_s": worst}
 
 
 def main() -> None:
@@ -108,25 +103,21 @@ def main() -> None:
         found["start"] = {name: round(value, 2) for name, value in start.items()}
         here = psutil.Process()
         bare = served = 0.0
-        headers = {"Content-Type": "image/jpeg"}
+        opened = {each.path for each in process.open_files()}
         for number, content in enumerate(contents):
             before = cpu_seconds(here)
             model.recognise([decode(io.BytesIO(content), least_side=_SIDE)])
             bare += (cpu_seconds(here) - before) * (number > 4)
             before = cpu_seconds(process)
-            client.post("/predict", content=content, headers=headers).raise_for_status()
+            client.post("/predict", content=content, headers=JPEG).raise_for_status()
             served += (cpu_seconds(process) - before) * (number > 4)
         found["cpu_of_a_request_over_a_prediction"] = round(served / bare, 3)
-        rng, kinds = np.random.default_rng(1), hostile_uploads()
-        answers: Counter[int] = Counter()
-        most = 0.0
-        for number in range(asked.uploads):
-            upload = kinds[number % len(kinds)](rng)
-            answers[client.post("/look", content=upload, headers=headers).status_code] += 1
-            if number % 20 == 0:
-                most = max(most, process.memory_info().rss / _MEBI)
-        healthy = client.get("/health").status_code == httpx.codes.OK
-        found["hostile"] = {"answers": dict(answers), "most_mib": round(most), "healthy_after": healthy}
+        found["at_once"] = at_once(str(client.base_url).rstrip("/"), contents[0])
+        address = ("127.0.0.1", client.base_url.port or 0)
+        found["requests"] = {name: answered(address, content) for name, content in REQUESTS.items()}
+        found["hostile"], found["bounds"] = hostile(client, process, uploads=asked.uploads)
+        found["healthy_after"] = client.get("/health").status_code == httpx.codes.OK
+        found["kept_files"] = [each.path for each in process.open_files() if each.path not in opened]
     print(json.dumps(found, indent=2))
 
 

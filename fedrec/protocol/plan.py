@@ -14,6 +14,8 @@ from fedrec.errors import ProtocolError
 from fedrec.protocol import modes
 from fedrec.protocol.modes import Mode, ModeSpec
 from fedrec.protocol.schema import (
+    MAX_CLASS_NAME,
+    MAX_CLASSES,
     MAX_COMMITTEE,
     MAX_LAYERS,
     MAX_PEERS,
@@ -29,8 +31,6 @@ from fedrec.protocol.schema import (
 from fedrec.protocol.site_figures import SiteFigures
 from fedrec.protocol.trust import TrustModel
 
-MAX_CLASSES = 10_000
-MAX_CLASS_NAME = 200
 MAX_DIMENSION = 200_000_000
 MAX_RECORD_VALUES = 1 << 24
 MAX_LEARNING_RATE = 1e6

@@ -18,6 +18,8 @@ MAX_PEERS = 1000
 MAX_ROUNDS = 1_000_000
 MAX_COMMITTEE = 100
 """Bounds the largest body: the commitments of 1000 survivors to so many members take 17 MB."""
+MAX_CLASSES = 10_000
+MAX_CLASS_NAME = 200
 MAX_LAYERS = 32
 """The most layers of a merchant's noise that can be removed from a sum."""
 

@@ -16,7 +16,8 @@ from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol import modes
-from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES, Peer, TrainingPlan, has_control_signs
+from fedrec.protocol.plan import Peer, TrainingPlan, has_control_signs
+from fedrec.protocol.schema import MAX_CLASS_NAME, MAX_CLASSES
 from fedrec.server.class_prior import settle_objective
 from fedrec.server.optimizers.optimizer_registry import write_choice
 from fedrec.server.settled_options import LARGEST_DEFAULT_DELTA, check_solved, settle

@@ -10,8 +10,7 @@ from pydantic import FailFast, Field, StringConstraints, ValidationError, model_
 from fedrec._internal.text import one_line
 from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import DataError
-from fedrec.protocol.plan import MAX_CLASS_NAME, MAX_CLASSES
-from fedrec.protocol.schema import Hash, Name, Strict, sha256_hex
+from fedrec.protocol.schema import MAX_CLASS_NAME, MAX_CLASSES, Hash, Name, Strict, sha256_hex
 from fedrec.recognition.bundle.photo_inputs import PhotoInput
 
 MANIFEST: Final = "model.json"

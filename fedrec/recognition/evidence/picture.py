@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from fedrec.recognition.evidence.heat import Heat
 
@@ -46,5 +45,8 @@ def evidence_picture(photo: Image.Image, heat: Heat) -> Image.Image:
 
 
 def _smooth(cells: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64]:
+    # It takes a third of a service's start.
+    from scipy.ndimage import gaussian_filter
+
     softened = gaussian_filter(cells, sigma=_SOFTENING * max(cells.shape))
     return np.asarray(Image.fromarray(softened).resize(size, Image.Resampling.BILINEAR), dtype=np.float64)

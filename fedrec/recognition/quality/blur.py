@@ -9,6 +9,8 @@ import numpy as np
 from fedrec.recognition.quality.luminance import Luminance
 
 _WINDOW: Final = 9
+_MARGIN: Final = 0.2
+"""What is further from each side is the middle, in parts of height and width."""
 _DIRECTIONS: Final = ("down", "right", "falling", "rising")
 
 
@@ -29,6 +31,23 @@ def blur_effect(picture: Luminance) -> float:
     if min(picture.shape) <= 2 * _WINDOW:
         return 0.0
     return max(_along(picture, direction) for direction in _DIRECTIONS)
+
+
+def sharpest_blur(picture: Luminance) -> float:
+    """Measure how blurred a photo is as a whole or in its middle: a backdrop may be blurred on purpose.
+
+    Args:
+        picture: (height, width).
+
+    Returns:
+        The smaller blur effect of the two.
+    """
+    height, width = picture.shape
+    rows, columns = int(_MARGIN * height), int(_MARGIN * width)
+    middle = picture[rows : height - rows, columns : width - columns]
+    if min(middle.shape) <= 2 * _WINDOW:
+        return blur_effect(picture)
+    return min(blur_effect(picture), blur_effect(middle))
 
 
 def _along(picture: Luminance, direction: str) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from fedrec.recognition.quality.luminance import Luminance
 
@@ -19,6 +18,9 @@ def clutter(picture: Luminance) -> float:
 
     A mere line of pixels has none.
     """
+    # It takes a third of a service's start.
+    from scipy.ndimage import gaussian_filter
+
     if min(picture.shape) < _LEAST:
         return 0.0
     down, right = np.gradient(gaussian_filter(picture, 1.0))

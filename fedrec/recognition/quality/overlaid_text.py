@@ -6,7 +6,6 @@ from typing import Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects, label, uniform_filter
 
 from fedrec.recognition.quality.luminance import Luminance
 
@@ -39,6 +38,9 @@ class _Shape(NamedTuple):
 
 def text_characters(picture: Luminance) -> int:
     """Count the characters of the longest line of text in a picture (height, width); patterns may count."""
+    # It takes a third of a service's start.
+    from scipy.ndimage import uniform_filter
+
     local = uniform_filter(picture, max(15, min(picture.shape) // 8))
     masks = (picture > local + _CONTRAST, picture < local - _CONTRAST)
     return max(
@@ -48,6 +50,8 @@ def text_characters(picture: Luminance) -> int:
 
 
 def _shapes(mask: NDArray[np.bool_], picture: Luminance, quantile: float) -> list[_Shape]:
+    from scipy.ndimage import find_objects, label
+
     # The stubs leave open whether the regions or their number alone are returned.
     regions = cast("tuple[NDArray[np.int32], int]", label(mask, structure=np.ones((3, 3))))[0]
     found: list[_Shape] = []

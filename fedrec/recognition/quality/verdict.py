@@ -8,7 +8,7 @@ from typing import Final
 from PIL import Image
 
 from fedrec.recognition.quality.blocks import block_contrast
-from fedrec.recognition.quality.blur import blur_effect
+from fedrec.recognition.quality.blur import sharpest_blur
 from fedrec.recognition.quality.borders import border_share
 from fedrec.recognition.quality.clutter import clutter
 from fedrec.recognition.quality.exposure import burnt_share, exposure
@@ -41,7 +41,7 @@ FLAWS: Final = {
         "Take it without light shining into the lens, or expose it less.",
     ),
     "overexposed": Flaw(
-        "Much of the middle is white without any detail: the photo is overexposed.",
+        "Much of the middle has lost its detail in too much light: the photo is overexposed.",
         "Expose it less, or take it without direct light on the product.",
     ),
     "flat": Flaw("The photo has little contrast.", "Take it in more light, in front of another backdrop."),
@@ -97,18 +97,18 @@ def measures(photo: Image.Image) -> dict[str, float]:
         photo: as people see it, mode RGB.
 
     Returns:
-        A value for each flaw: the short side in pixels, the blur effect, the 95th and 5th percentile of the
-        luminance, the share of the middle that is burnt out, the percentiles' distance, the contrast of 8 x 8
-        squares, the widest bar's share, characters in a line, edges' share in the ring.
+        A value for each flaw: the short side in pixels, the blur effect, the brightest and darkest luminance,
+        the share of the middle that is burnt out, the luminances' distance, the contrast of 8 x 8 squares,
+        the widest bar's share, characters in a line, edges' share in the ring.
     """
     picture = luminance(photo)
     light = exposure(picture)
     return {
         "small": float(min(photo.size)),
-        "blurred": blur_effect(picture),
+        "blurred": sharpest_blur(picture),
         "dark": light.brightest,
         "washed-out": light.darkest,
-        "overexposed": burnt_share(picture),
+        "overexposed": burnt_share(photo),
         "flat": light.contrast,
         "compressed": block_contrast(photo),
         "framed": border_share(photo),

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from fedrec.recognition.quality import overlaid_text
 from fedrec.recognition.quality.blocks import block_contrast
-from fedrec.recognition.quality.blur import blur_effect
+from fedrec.recognition.quality.blur import blur_effect, sharpest_blur
 from fedrec.recognition.quality.borders import border_share
 from fedrec.recognition.quality.clutter import clutter
 from fedrec.recognition.quality.exposure import burnt_share, exposure
@@ -106,6 +106,39 @@ def test_exposure_is_percentiles() -> None:
     assert found.contrast == pytest.approx(89.1)
 
 
+def before(backdrop: int, *, product: tuple[int, int]) -> np.ndarray:
+    """A product of two halves before a plain backdrop, which takes most of the picture."""
+    picture = np.full((100, 80), backdrop, dtype=np.float32)
+    picture[40:50, 30:50], picture[50:60, 30:50] = product
+    return picture
+
+
+def test_a_plain_backdrop_says_nothing_of_the_product() -> None:
+    found = exposure(before(200, product=(40, 90)))
+    assert (found.darkest, found.brightest, found.contrast) == (40, 200, 160)
+    found = exposure(before(10, product=(40, 190)))
+    assert (found.darkest, found.brightest, found.contrast) == (40, 190, 180)
+    # A veil lifts all that is dark, but the backdrop that was white stays it.
+    veiled = exposure(before(240, product=(170, 180)))
+    assert veiled.darkest == 170 and veiled.contrast == 70
+    white = exposure(before(253, product=(215, 235)))
+    assert white.darkest == 0 and white.contrast == 253, "a white product isn't flat for that"
+    nothing = exposure(np.full((50, 50), 250, dtype=np.float32))
+    assert (nothing.darkest, nothing.contrast) == (250, 0)
+
+
+def test_a_blurred_backdrop_is_no_blurred_photo() -> None:
+    photo = texture(7, width=200, height=200)
+    soft = photo.filter(ImageFilter.GaussianBlur(4))
+    portrait = soft.copy()
+    portrait.paste(photo.crop((30, 30, 170, 170)), (30, 30))
+    assert blur_effect(luminance(portrait)) > blur_effect(luminance(photo)) + 0.02
+    assert sharpest_blur(luminance(portrait)) == pytest.approx(sharpest_blur(luminance(photo)), abs=0.02)
+    assert sharpest_blur(luminance(soft)) > sharpest_blur(luminance(photo)) + 0.2
+    tiny = luminance(texture(7, width=25, height=25))
+    assert sharpest_blur(tiny) == blur_effect(tiny), "its middle is too small"
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 100), top=st.integers(9, 24), left=st.integers(9, 24),
@@ -140,15 +173,20 @@ def test_a_line_of_text_is_counted_by_characters(fill: str, size: int) -> None:
     assert 8 <= text_characters(luminance(compressed(photo, 90))) <= 10
 
 
-def test_burnt_is_what_is_white_in_the_middle_but_before_a_white_backdrop() -> None:
-    picture = np.full((100, 80), 90.0, dtype=np.float32)
-    picture[30:50, 20:60] = 255
-    picture[:10] = 255
-    # The middle is 60 x 48 pixels, of which 20 x 40 are white.
-    assert burnt_share(picture) == pytest.approx(20 * 40 / (60 * 48))
-    studio = np.full((100, 80), 255.0, dtype=np.float32)
+def test_burnt_is_what_has_a_full_colour_in_the_middle_and_before_a_white_backdrop_no_white() -> None:
+    pixels = np.full((100, 80, 3), 90, dtype=np.uint8)
+    pixels[30:50, 20:60] = 255
+    pixels[50:60, 20:60] = (255, 120, 40)
+    pixels[:10] = 255
+    # The middle is 60 x 48 pixels, of which 30 x 40 are full.
+    assert burnt_share(Image.fromarray(pixels)) == pytest.approx(30 * 40 / (60 * 48))
+    studio = np.full((100, 80, 3), 255, dtype=np.uint8)
     studio[30:70, 30:50] = 90
-    assert burnt_share(studio) == 0.0
+    assert burnt_share(Image.fromarray(studio)) == 0.0
+    studio[30:40, 30:50] = (255, 180, 160)
+    assert burnt_share(Image.fromarray(studio)) == pytest.approx(0.25)
+    large = Image.fromarray(pixels).resize((1600, 2000), Image.Resampling.NEAREST)
+    assert burnt_share(large) == pytest.approx(30 * 40 / (60 * 48), abs=0.01)
 
 
 def test_squares_are_those_of_strong_compression_where_it_left_them() -> None:

@@ -67,6 +67,34 @@ def test_a_photo_that_is_a_mere_line_is_answered(service: Service, size: tuple[i
         assert service.client.post(path, content=content, headers=JPEG).status_code == 200, path
 
 
+def segment(body: bytes, marker: int) -> bytes:
+    """A segment of a JPEG file."""
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+@pytest.mark.parametrize(
+    "extra",
+    [
+        segment(b"\0" * 60_000, 0xFE) * 12,
+        segment(b"ICC_PROFILE\0\x01\xff" + b"\xff" * 50_000, 0xE2) * 3,
+        segment(
+            b"http://ns.adobe.com/xap/1.0/\0<!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]>&a;", 0xE1
+        ),
+        # A folder of EXIF that refers to itself, with more values than any file has.
+        segment(
+            b"Exif\0\0II*\0\x08\0\0\0\xf4\x01" + struct.pack("<HHII", 0x8769, 4, 0xFFFFFFFF, 8) * 500, 0xE1
+        ),
+    ],
+    ids=["comments", "profile", "XMP", "EXIF"],
+)
+def test_what_stands_beside_the_pixels_changes_no_answer(service: Service, extra: bytes) -> None:
+    good = encoded(Image.fromarray(np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)))
+    wanted = service.client.post("/predict", content=good, headers=JPEG).json()
+    for content in (good[:2] + extra + good[2:], good + b"PK\x03\x04<script>alert(1)</script>"):
+        assert service.client.post("/predict", content=content, headers=JPEG).json() == wanted
+
+
 def test_an_error_that_nobody_foresaw_has_a_name_and_reveals_nothing(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
