@@ -28,7 +28,10 @@ from fedrec.server.report.noise_outlook import noise_outlook
 from fedrec.simulations.run_setup import SimulationRun, worker_count
 from fedrec.vision.models.centred_head import mean_coordinates
 
-_MEASURED_RECORDS: Final = 32
+_MEASURED_PICTURES: Final = 32
+_MEASURED_WHERE_FAST: Final = 1024
+"""Records of a measured step: several passes, since one takes as long with fewer records. Passes of vectors,
+and those on a GPU, hold more."""
 _SECONDS_BESIDE_THE_STEP: Final = 0.03
 """What a merchant's ledger, store, signatures and messages take in a round, beside the step itself."""
 _KEY_TEXT_BYTES: Final = 2700
@@ -196,7 +199,9 @@ def measured_step(
         # As after the first round, which releases the mean and takes no gradient.
         parameters[mean] = 1.0
     record = task.spec.record_shape(plan.channels, plan.image_size)
-    count = math.ceil(_MEASURED_RECORDS / plan.sample_rate)
+    fast = len(record) == 1 or device.type != "cpu"
+    measured = _MEASURED_WHERE_FAST if fast else _MEASURED_PICTURES
+    count = math.ceil(measured / plan.sample_rate)
     records = Records(
         inputs=torch.linspace(0, 1, math.prod(record), device=device).reshape(record).expand(
             count, plan.views, *record
@@ -213,7 +218,8 @@ def measured_step(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        contribute(Records.none(device), "warm")
+        # What is found out once a process, such as whether kernels treat all places of a pass alike.
+        contribute(records, "warm")
         begun = time.perf_counter()
         contribute(records, "records")
         taken = time.perf_counter()
@@ -230,6 +236,6 @@ def measured_step(
                 rng=rng.child("shares"),
             )
         gradients = max(0.0, (taken - begun) - (noised - taken))
-        return time.perf_counter() - taken, gradients / (_MEASURED_RECORDS * plan.local_steps)
+        return time.perf_counter() - taken, gradients / (measured * plan.local_steps)
     finally:
         torch.set_num_threads(threads)

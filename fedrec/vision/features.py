@@ -198,15 +198,16 @@ def _compute(
             for number, rows in pictures.items()
         }
 
-    size = max(extractors[number].batch for photo in missing for number in photo.lacking)
-    chunks = [missing[start : start + size] for start in range(0, len(missing), size)]
     done = 0
     progress(0, len(missing))
     threads = torch.get_num_threads()
-    # One thread per batch and several batches at once: a small network gains little from more threads each.
+    # One thread per batch and several batches at once: a small network gains little from more threads each,
+    # and loading it nothing.
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="features")
     try:
+        size = max(extractors[number].batch for photo in missing for number in photo.lacking)
+        chunks = [missing[start : start + size] for start in range(0, len(missing), size)]
         for chunk, computed in zip(chunks, pool.map(compute, chunks), strict=True):
             rows = {number: iter(matrix) for number, matrix in computed.items()}
             for photo in chunk:

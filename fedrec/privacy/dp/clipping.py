@@ -253,12 +253,11 @@ class RecordClipper:
             if records and not places_are_alike(self._model, inputs, chunk, self._pass_of):
                 chunk = 1
             failing = FailingRecords()
-            for start in range(0, records, chunk):
-                part = slice(start, start + chunk)
-                rows = part if chosen is None else chosen[part]
-                batch = PaddedBatch.padded(
-                    inputs[rows].to(self._device), labels[rows].to(self._device), chunk
-                )
+            places = torch.arange(records, device=inputs.device) if chosen is None else chosen
+            for rows in torch.split(places, chunk) if records else ():
+                # A copy: kernels may compute a view otherwise, by where it begins in memory.
+                taken = inputs.index_select(0, rows).to(self._device)
+                batch = PaddedBatch.padded(taken, labels[rows].to(self._device), chunk)
                 for passed, gradients in failing.passes(batch, self._gradients):
                     self._add(passed, gradients, total)
         failing.log()

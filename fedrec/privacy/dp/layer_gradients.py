@@ -16,6 +16,7 @@ from fedrec.privacy.dp.gradient_forms import (
     GradientList,
     GradientMatrix,
     LayerGradients,
+    OuterProduct,
     OuterProducts,
     ParameterGradients,
 )
@@ -43,12 +44,19 @@ def _linear(layer: nn.Linear, inputs: Tensor, gradient: Tensor, views: int) -> L
     parts: list[LayerGradients] = []
     if layer.weight.requires_grad:
         if positions <= _MAX_OUTER_POSITIONS:
-            parts.append(OuterProducts(g.double(), a.double()))
+            parts.append(_outer_products(g, a))
         else:
             parts.append(GradientMatrix(_summed_products(g, a).flatten(1)))
     if layer.bias is not None and layer.bias.requires_grad:
         parts.append(GradientMatrix(g.sum(dim=1)))
     return ParameterGradients(parts)
+
+
+def _outer_products(g: Tensor, a: Tensor) -> LayerGradients:
+    """Return gradients g_t a_t^T at each record's positions: (m, T, out) and (m, T, in)."""
+    if g.shape[1] == 1:
+        return OuterProduct(g[:, 0], a[:, 0])
+    return OuterProducts(g.double(), a.double())
 
 
 def _summed_products(g: Tensor, a: Tensor) -> Tensor:
@@ -110,9 +118,9 @@ def _convolution_weight(layer: nn.Conv2d, inputs: Tensor, gradient: Tensor, view
     positions = views * gradient[0, 0].numel()
     if positions <= _MAX_OUTER_POSITIONS and not isinstance(layer, WSConv2d):
         # (n * V, k, T) to (n, V * T, k): the positions of all of a record's views.
-        a = _patches(layer, inputs).double().transpose(1, 2)
-        g = gradient.flatten(2).double().transpose(1, 2)
-        return OuterProducts(g.reshape(-1, positions, g.shape[2]), a.reshape(-1, positions, a.shape[2]))
+        a = _patches(layer, inputs).transpose(1, 2)
+        g = gradient.flatten(2).transpose(1, 2)
+        return _outer_products(g.reshape(-1, positions, g.shape[2]), a.reshape(-1, positions, a.shape[2]))
     if inputs.device.type == "cpu" and size * positions >= _MIN_CALL_SIZE:
         pairs = zip(torch.split(inputs, views), torch.split(gradient, views), strict=True)
         return GradientList([_weight_of_one(layer, a, g) for a, g in pairs])

@@ -27,13 +27,15 @@ class PaddedBatch:
         """Pad to a number of records.
 
         Args:
-            inputs: (n, V, ...), 1 <= n <= size.
+            inputs: (n, V, ...), 1 <= n <= size. They aren't copied if n is the size.
             labels: int64 (n,).
             size: m.
 
         Returns:
             The records, and copies of the first one of weight zero.
         """
+        if len(inputs) == size:
+            return cls(inputs, labels, torch.ones(size, dtype=torch.float64, device=inputs.device))
         weights = torch.zeros(size, dtype=torch.float64, device=inputs.device)
         weights[: len(inputs)] = 1.0
         chosen = torch.zeros(size, dtype=torch.int64, device=inputs.device)

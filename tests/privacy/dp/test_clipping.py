@@ -15,7 +15,7 @@ from fedrec.errors import ConfigError
 from fedrec.privacy.dp import clipping
 from fedrec.privacy.dp.book_keeping import BookKeeper, covers
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
-from fedrec.privacy.dp.gradient_forms import OuterProducts
+from fedrec.privacy.dp.gradient_forms import OuterProduct, OuterProducts
 from fedrec.privacy.dp.pass_memory import kept_bytes
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector
 from fedrec.vision import model_registry
@@ -448,7 +448,7 @@ def test_the_forms_of_a_gradient_are_all_met_by_the_models() -> None:
             torch.randn(2, 3, size, size), lambda logits: logits.square().sum(), views=1
         )
         met |= {type(part).__name__ for _, layer in layers for part in layer.parts}  # type: ignore[attr-defined]
-    assert met == {"OuterProducts", "GradientList", "GradientMatrix"}
+    assert met == {"OuterProduct", "OuterProducts", "GradientList", "GradientMatrix"}
 
 
 @pytest.mark.parametrize(
@@ -555,6 +555,20 @@ def test_the_rounding_of_records_whose_terms_cancel_stays_within_the_proof() -> 
     error = np.linalg.norm((total.numpy() - np.sum(contributions, axis=0).ravel()).astype(np.float64))
     # The bound for this batch: (m T + 2) u * 2**5 m, and the additions of what was formed.
     assert error <= ((256 * 32 + 2) * 2.0**5 + 258) * 2.0**-53 * 256
+
+
+@pytest.mark.parametrize(("records", "length"), [(1, 70_001), (300, 700), (5, 1)])
+def test_one_product_a_record_is_exact_in_blocks_of_any_shape(records: int, length: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    g, a = (torch.randn(records, size, generator=generator) for size in (3, length))
+    factors = torch.rand(records, generator=generator, dtype=torch.float64)
+    gradients, total = OuterProduct(g, a), torch.ones(3 * length, dtype=torch.float64)
+    gradients.add_weighted(factors, [total])
+    wide_g, wide_a = g.numpy().astype(np.longdouble), a.numpy().astype(np.longdouble)
+    squares = (wide_g**2).sum(1) * (wide_a**2).sum(1)
+    expected = 1 + (factors.numpy().astype(np.longdouble)[:, None] * wide_g).T @ wide_a
+    np.testing.assert_allclose(gradients.square_norms().numpy(), squares.astype(float), rtol=2.0**-40)
+    np.testing.assert_allclose(total.numpy(), expected.astype(float).ravel(), rtol=0, atol=2.0**-40)
 
 
 def test_the_norm_is_exact_where_views_cancel() -> None:
