@@ -1,12 +1,16 @@
-"""What the docs name exists: files, tests, modules, and the pages that they link to."""
+"""What the docs name exists: files, tests, modules, commands with options, and pages that are linked to."""
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
+from fedrec.cli.app import app
 from tests.support.layout import DOCS, PACKAGE, ROOT
 
 PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
@@ -71,3 +75,46 @@ def test_a_translated_page_has_the_commands_and_the_figures_of_the_english_one(n
     commands, figures = commands_and_figures(DOCS / "zh" / name)
     assert (commands, figures) == commands_and_figures(english)
     assert commands
+
+
+@functools.cache
+def command_at(path: tuple[str, ...]) -> click.Command | None:
+    """Return the command of these words; None if there is none."""
+    if not path:
+        return typer.main.get_command(app)
+    group = command_at(path[:-1])
+    return group.get_command(click.Context(group), path[-1]) if isinstance(group, click.Group) else None
+
+
+def options_named(text: str) -> list[tuple[str, str, bool]]:
+    """Return each option that is shown with its command: the command, the option, and whether it has it."""
+    found = []
+    # A command goes on in lines that are indented further, or behind a backslash.
+    text = re.sub(r"\\\n|\n {17,}", " ", text)
+    for words in re.findall(r"(?<![\w/.'-])fedrec ([^`\n#;&|']+)", text):
+        path: tuple[str, ...] = ()
+        for word in words.split():
+            if command_at((*path, word)) is None:
+                break
+            path = (*path, word)
+        command = command_at(path)
+        if not path or command is None:
+            continue
+        known = {"--help"}.union(*([*each.opts, *each.secondary_opts] for each in command.params))
+        options = re.findall(r"(?<![\w-])--[a-z][\w-]*", words)
+        found += [(" ".join(path), option, option in known) for option in options]
+    return found
+
+
+@each_page
+def test_every_command_that_a_page_shows_has_the_options(page: Path) -> None:
+    shown = options_named(page.read_text("utf-8"))
+    assert [(command, option) for command, option, known in shown if not known] == []
+
+
+def test_an_option_that_no_command_has_is_found() -> None:
+    assert options_named("`fedrec serve m --catalogue c --no-such`") == [
+        ("serve", "--catalogue", True),
+        ("serve", "--no-such", False),
+    ]
+    assert len([each for page in PAGES for each in options_named(page.read_text("utf-8"))]) > 200
