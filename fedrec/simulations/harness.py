@@ -19,6 +19,7 @@ from fedrec._internal.text import counted
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage, Tell
+from fedrec.recognition.bundle.places import drop_bundle
 from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
 from fedrec.server.round_records import RoundLine, any_opened
 from fedrec.server.session import RoundCallback, RoundOutcome, Session, SessionSettings
@@ -175,6 +176,7 @@ def carry_out(
             # Deleted here, where a second Ctrl-C changes nothing.
             inputs.drop()
         with _ending_caught(progress):
+            drop_bundle(run.folder)
             session.store_model()
         with _ending_caught(progress), interrupts.allowed():
             progress.metrics = session.measure(None if progress.inputs is None else progress.inputs.metrics)

@@ -27,6 +27,8 @@ from fedrec.observability.progress import Stage
 from fedrec.privacy.accounting.ledger_entries import AnswerEntry, charges
 from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.identity import verify
+from fedrec.recognition.bundle.manifest import MANIFEST
+from fedrec.recognition.bundle.places import BUNDLE
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.session import RoundOutcome, Session
 from fedrec.server.stragglers import GracePeriod
@@ -247,7 +249,11 @@ def test_ctrl_c_between_two_rounds_and_resume_give_the_model_of_one_run(
     assert len(report(folder)["rounds"]) == 1
     assert command("simulate", "--resume", folder, "--rounds", 9) == 2
     assert "leave out --rounds" in capsys.readouterr().err
+    # What was made of the stopped run's model isn't taken for the finished one's.
+    (folder / BUNDLE).mkdir()
+    (folder / BUNDLE / MANIFEST).touch()
     assert command("simulate", "--resume", folder, "--workers", 1) == 0
+    assert not (folder / BUNDLE).exists()
     assert model(folder) == model(whole)
     found = report(folder)
     assert [line["accuracy"] for line in found["rounds"]] == [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -63,3 +65,9 @@ def made_once(folder: Path, source: Callable[[], Source]) -> Path:
         if not (folder / MANIFEST).exists():
             write_bundle(bundle, folder)
     return folder
+
+
+def drop_bundle(place: Path) -> None:
+    """Delete the bundle inside a run's folder, if there is one: the run has gone on since it was made."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(place / BUNDLE)
