@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fedrec.recognition.drift.photo_statistics import photo_statistics
 from fedrec.recognition.drift.reference import Reference, make_reference
-from fedrec.recognition.drift.thresholds import CHECKS, Photos
+from fedrec.recognition.drift.thresholds import CHECKS, LEAST_PHOTOS, Photos
 from fedrec.recognition.drift.watch import Watch
 from fedrec.recognition.embedding import Embedder
 from fedrec.recognition.model import open_model
@@ -32,11 +32,15 @@ from fedrec.vision.synthetic import generate
 
 SEED = 3
 FOREIGN = 100
+SMALL = 12
+"""References of the fewest photos that are tried."""
 Change = Callable[[Image.Image], Image.Image]
 
 CHANGES: Mapping[str, tuple[str, Change]] = {
     "blur, sigma 2": ("blur", lambda photo: photo.filter(ImageFilter.GaussianBlur(2))),
     "blur, sigma 1": ("blur", lambda photo: photo.filter(ImageFilter.GaussianBlur(1))),
+    "blur, sigma 0.7": ("blur", lambda photo: photo.filter(ImageFilter.GaussianBlur(0.7))),
+    "80% of the light": ("dark", lambda photo: ImageEnhance.Brightness(photo).enhance(0.8)),
     "30% of the light": ("dark", lambda photo: ImageEnhance.Brightness(photo).enhance(0.3)),
     "60% of the light": ("dark", lambda photo: ImageEnhance.Brightness(photo).enhance(0.6)),
     "twice the light": ("bright", lambda photo: ImageEnhance.Brightness(photo).enhance(2.0)),
@@ -89,6 +93,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="holds clothing-small and fashion-mnist")
     parser.add_argument("--quick", action="store_true", help="fewer photos and windows")
+    parser.add_argument(
+        "--sure", type=float, default=100, help="of the regression: larger is surer of itself"
+    )
     parser.add_argument("--json", type=Path, help="write the results to this file too")
     asked = parser.parse_args()
     rng = np.random.default_rng(SEED)
@@ -100,7 +107,7 @@ def main() -> None:
     backbone: Embedder = open_model(backbone_bundle())
     half = training[: len(training) // 2 : step]
     vectors = np.concatenate([backbone.embed([photo_of(path)]) for path in half])
-    head = LogisticRegression(C=100, max_iter=500).fit(vectors, [path.parent.name for path in half])
+    head = LogisticRegression(C=asked.sure, max_iter=500).fit(vectors, [path.parent.name for path in half])
     model, classes = Model(backbone, head), tuple(head.classes_)
     usual = model.seen([photo_of(path) for path in training[len(training) // 2 :][:600:step]])
     reference = make_reference(usual, embedding_id=backbone.embedding_id, classes=classes)
@@ -124,6 +131,14 @@ def main() -> None:
 
     ratios = {"false_alarms": measure("as they are", as_they_are, wanted="", count=windows)}
     few, some = max(20, windows // 10), photos[:: 2 * step]
+    small: list[float] = []
+    for _ in range(SMALL):
+        places = rng.choice(len(usual.looks), LEAST_PHOTOS, replace=False)
+        drawn = make_reference(usual.some(places), embedding_id=backbone.embedding_id, classes=classes)
+        first, _ = first_alarms(drawn, as_they_are, rng, windows=few, wanted="")
+        small.append(float(np.mean([photo > 0 for photo in first])))
+    ratios[f"false_alarms_of_{LEAST_PHOTOS}_photos, mean"] = float(np.mean(small))
+    ratios[f"false_alarms_of_{LEAST_PHOTOS}_photos, most"] = max(small)
     for name, (wanted, change) in CHANGES.items():
         ratios[name] = measure(name, model.seen([change(one) for one in some]), wanted=wanted, count=few)
     labels = np.array([path.parent.name for path in files["validation"]])

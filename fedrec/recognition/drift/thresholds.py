@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,8 @@ FALSE_ALARMS: Final = 0.002
 """Share of windows with an alarm, for all measures and checks together, among windows drawn from the
 reference: a fifth of the one in a hundred that is promised."""
 LEAST_PHOTOS: Final = 100
+_UNSEEN: Final = 3
+"""A kind of photo that n photos lack may be 3 / n of all that they stand for, with 95% confidence."""
 _WIDENED: Final = 1.2
 """Limits are a fifth beyond that: the photos of a day are more alike than photos drawn one by one."""
 _RESAMPLED: Final = 10_000
@@ -73,7 +75,8 @@ def limits(photos: Photos) -> dict[int, dict[str, float]]:
     """Find the limit of each measure at each check.
 
     A window is drawn from the photos, and so is the reference that it is compared with: the photos are one
-    draw of what they stand for.
+    draw of what they stand for. A model that is sure of nearly all photos is unsure of a few, of which a
+    small reference may have none.
 
     Args:
         photos: of the reference.
@@ -99,7 +102,8 @@ def limits(photos: Photos) -> dict[int, dict[str, float]]:
                 rng.multinomial(drawn, np.full(count, 1 / count), size=_AT_ONCE) / drawn
                 for drawn in (size, count)
             )
-            for name, value in measures(photos.means(windows), photos.means(references)).items():
+            window = _with_unseen(photos.means(windows), photos, size=size, rng=rng)
+            for name, value in measures(window, photos.means(references)).items():
                 values.setdefault(name, []).append(value)
         share = FALSE_ALARMS / (len(CHECKS) * len(values))
         found[size] = {
@@ -107,3 +111,23 @@ def limits(photos: Photos) -> dict[int, dict[str, float]]:
             for name, parts in values.items()
         }
     return found
+
+
+def _with_unseen(means: Means, photos: Photos, *, size: int, rng: np.random.Generator) -> Means:
+    """Let some photos of windows be of a kind of which the model is as unsure as can be.
+
+    Args:
+        means: of the windows.
+        photos: of the reference.
+        size: photos of a window.
+        rng: draws how many.
+
+    Returns:
+        The means.
+    """
+    classes = photos.probabilities.shape[1]
+    if not classes:
+        return means
+    share = _UNSEEN / (_UNSEEN + len(photos.looks))
+    parts = rng.binomial(size, share, size=means.confidence.shape) / size
+    return replace(means, confidence=(1 - parts) * means.confidence + parts / classes)

@@ -72,6 +72,21 @@ def test_photos_like_those_of_the_reference_raise_few_alarms(reference: Referenc
     assert watch.standing.windows == 100 and watch.standing.alarmed <= 1
 
 
+def test_a_small_reference_may_lack_the_few_photos_of_which_a_model_is_unsure() -> None:
+    rng = np.random.default_rng(5)
+
+    def nearly_sure(count: int, *, unsure: float) -> Photos:
+        photos = drawn(rng, count)
+        largest = np.where(rng.random(count) < unsure, 0.4, 0.999)
+        rows = np.stack([largest, *[(1 - largest) / 2] * 2], axis=1).astype(np.float32)
+        return Photos(photos.embeddings, rows, photos.looks)
+
+    watch = Watch(make_reference(nearly_sure(100, unsure=0), embedding_id="e", classes=CLASSES))
+    assert not raised(watch, nearly_sure(20 * CHECKS[-1], unsure=0.02))
+    alarms = raised(watch, nearly_sure(CHECKS[-1], unsure=0.4))
+    assert {alarm.measure for _, alarm in alarms} == {"unsure"}
+
+
 @pytest.mark.parametrize("wanted", MEASURES)
 def test_each_change_is_named_within_a_window(reference: Reference, wanted: str) -> None:
     rng, count = np.random.default_rng(2), CHECKS[-1]
