@@ -87,6 +87,19 @@ class StoredPhotos:
             numbers[row, len(known) :] = known[0][0] if known else 0
         return numbers, similarity
 
+    def hashes(self) -> NDArray[np.uint64]:
+        """Return the hashes that are kept of all photos, uint64 (photos, 4); zeros where none is kept."""
+        from fedrec.recognition.copies.kept_prints import HASH_ENDS, hash_of
+
+        found = np.zeros((len(self.keys), 4), dtype=np.uint64)
+        rows = self._catalogue.rows("SELECT photo_id, substr(content, 1, ?) FROM print", (HASH_ENDS,))
+        for key, beginning in rows:
+            place = int(np.searchsorted(self.keys, key))
+            words = hash_of(beginning)
+            if words is not None and place < len(self.keys) and self.keys[place] == key:
+                found[place] = words
+        return found
+
 
 def photo_file(catalogue: Catalogue, key: int) -> bytes:
     """Read the file of a stored photo.

@@ -59,7 +59,8 @@ class Finder:
         embedder: the model whose vectors propose photos too; None for local features and hashes alone.
         search: the vectors of the collection; None to compute them.
         read_all: read every photo first, so that local features and hashes propose photos too. Without it,
-            which needs ``search``, vectors alone propose, and no photo is read before a question.
+            which needs ``search``, vectors propose, and hashes that were kept; no photo is read before a
+            question.
         kept: prints that were made before; a photo that has one is read only where its pixels decide.
         tell: receives progress.
 
@@ -83,6 +84,8 @@ class Finder:
         self._prints = Prints(self._make)
         count = self._count = len(collection.names)
         self._hashes = np.zeros((count if read_all else 0, 4), dtype=np.uint64)
+        if kept is not None and not read_all:
+            self._hashes = kept.hashes()
         own = read_all and search is None and embedder is not None
         self._vectors = np.zeros((count, embedder.dimension if own and embedder else 0), dtype=np.float32)
         self._index = FeatureIndex(self._read_all(tell), photos=count) if read_all else None

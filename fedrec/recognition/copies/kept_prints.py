@@ -24,7 +24,10 @@ VERSION: Final = b"\x01"
 MOST_KEPT: Final = 300
 """Features; the strongest come first."""
 _HEAD: Final = struct.Struct("<cHHBH")
-_WORDS: Final = len(SYMMETRIES) * 32
+_HASH: Final = 32
+_WORDS: Final = len(SYMMETRIES) * _HASH
+HASH_ENDS: Final = _HEAD.size + _HASH
+"""The hash of the photo as it is ends here; the version is the first byte."""
 _STEP: Final = 64
 """Points are kept in 64ths of a pixel."""
 _VALUES: Final = 128
@@ -44,6 +47,10 @@ class KeptPrints(Protocol):
         """Return a photo's print by its number; None if none is kept."""
         ...
 
+    def hashes(self) -> NDArray[np.uint64]:
+        """Return the hashes of all photos as they are, uint64 (photos, 4); zeros where none is kept."""
+        ...
+
 
 def packed(printed: Print) -> bytes:
     """Return what is kept of a print."""
@@ -57,6 +64,13 @@ def packed(printed: Print) -> bytes:
     head = _HEAD.pack(VERSION, *printed.size, printed.hashes.quality, count)
     words = printed.hashes.words.astype("<u8")
     return b"".join([head, words.tobytes(), points.tobytes(), fours.tobytes()])
+
+
+def hash_of(beginning: object) -> NDArray[np.uint64] | None:
+    """Return the hash, uint64 (4), from the first ``HASH_ENDS`` bytes of what is kept; None without one."""
+    if not isinstance(beginning, bytes) or len(beginning) != HASH_ENDS or beginning[:1] != VERSION:
+        return None
+    return np.frombuffer(beginning, "<u8", offset=_HEAD.size).astype(np.uint64)
 
 
 def unpacked(content: object, *, pixels: Callable[[], NDArray[np.uint8]]) -> Print | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fedrec.errors import DataError
@@ -17,6 +19,7 @@ from fedrec.recognition.catalogue.importing import import_file
 from fedrec.recognition.catalogue.opening import open_searcher
 from fedrec.recognition.catalogue.reindexing import reindex
 from fedrec.recognition.catalogue.stored_photos import StoredPhotos
+from fedrec.recognition.copies.collection import AllVectors
 from fedrec.recognition.copies.finder import Finder
 from fedrec.recognition.copies.kept_prints import MOST_KEPT, VERSION, packed, unpacked
 from fedrec.recognition.copies.local_features import rooted
@@ -127,6 +130,26 @@ def test_only_the_photo_whose_pixels_decide_is_read(shop: Path, read_all: bool) 
         (whole,) = finder.find(texture(4, width=300, height=220))
         assert whole.number == 4 and whole.match.test == "hash", "no file is needed for that"
         assert finder.find(cropped(1)) == [] and "No such file" in finder.unread[1]
+
+
+def test_a_photo_that_was_turned_is_proposed_by_its_kept_hash(shop: Path) -> None:
+    class Blind(ColourEmbedder):
+        def embed(self, photos: Sequence[Image.Image]) -> NDArray[np.float32]:
+            return np.full((len(photos), 64), 1 / 8, np.float32)
+
+    with Catalogue(shop, write=True) as catalogue, catalogue.transaction() as connection:
+        connection.execute("UPDATE print SET content = 'text' WHERE photo_id = 1")
+        connection.execute("UPDATE print SET content = x'01ff' WHERE photo_id = 2")
+        connection.execute("DELETE FROM print WHERE photo_id = 3")
+    with Catalogue(shop) as catalogue:
+        stored = StoredPhotos(catalogue, open_searcher(catalogue, tell=lambda stage: None))
+        hashes = stored.hashes()
+        assert (hashes[:3] == 0).all() and hashes[3:].any(axis=1).all()
+        none = AllVectors(np.zeros((0, 64), np.float32))
+        finder = Finder(stored, embedder=Blind(), search=none, read_all=False, kept=stored)
+        photo = texture(4, width=300, height=220)
+        for turned in (photo.rotate(90, expand=True), ImageOps.mirror(photo), ImageOps.invert(photo)):
+            assert [found.number for found in finder.find(turned)] == [4]
 
 
 def test_a_photo_that_was_changed_since_is_named_and_not_compared(shop: Path) -> None:
