@@ -97,19 +97,19 @@ def measure(merchants: int, folder: Path) -> dict[str, Any]:
         out=folder / str(merchants),
         callbacks=[stamp],
     )
-    rounds = result.report["rounds"]
-    if not all(line["opened"] for line in rounds):
+    rounds = result.report.rounds
+    if not all(line.opened for line in rounds):
         raise RuntimeError(f"a round of {merchants} merchants was lost")
     seconds = statistics.median(after - before for before, after in pairwise(stamps))
     return {
         "merchants": merchants,
-        "committee": result.report["secure_aggregation"]["committee"],
+        "committee": result.report.secure_aggregation.committee,
         _CPU: 1000 * seconds / merchants,
-        "train_seconds": statistics.median(line["seconds_train"] for line in rounds[1:]),
-        "unmask_seconds": statistics.median(line["seconds_unmask"] for line in rounds[1:]),
-        "whole_run_seconds": result.report["run"]["seconds"],
-        "upload_bytes": max(line["upload_bytes"] for line in rounds),
-        "peak_mb": result.report["cost"]["peak_memory_bytes"] / _MB,
+        "train_seconds": statistics.median(line.seconds_train for line in rounds[1:]),
+        "unmask_seconds": statistics.median(line.seconds_unmask for line in rounds[1:]),
+        "whole_run_seconds": result.report.run.seconds,
+        "upload_bytes": max(line.upload_bytes for line in rounds),
+        "peak_mb": result.report.cost.peak_memory_bytes / _MB,
     }
 
 

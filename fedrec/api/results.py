@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from fedrec._internal.pip_command import pip_command
 from fedrec.api.trained_model import TrainedModel, load_model
 from fedrec.errors import MissingExtraError
+from fedrec.protocol.training_report.figures_section import SiteFigures
+from fedrec.protocol.training_report.report import TrainingReport
+from fedrec.protocol.training_report.round_line import ReportedRound
 
 if TYPE_CHECKING:
     import pandas
-
-    from fedrec.server.round_records import RoundLine
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,20 @@ class Round:
     reason: str | None
 
     @classmethod
-    def of(cls, line: RoundLine) -> Round:
-        """Convert a line of ``rounds.jsonl``."""
-        record = line.record
+    def of(cls, line: ReportedRound) -> Round:
+        """Convert a round of a report."""
         return cls(
-            number=record.round,
-            opened=record.opened,
+            number=line.round,
+            opened=line.opened,
             accuracy=line.accuracy,
             f1=line.f1_macro,
             epsilon=line.epsilon,
-            contributors=record.contributors,
-            dropouts=record.dropouts,
-            seconds=record.seconds,
-            bytes_up=record.bytes_up,
-            bytes_down=record.bytes_down,
-            reason=record.reason,
+            contributors=line.contributors,
+            dropouts=line.dropouts,
+            seconds=line.seconds,
+            bytes_up=line.bytes_up,
+            bytes_down=line.bytes_down,
+            reason=line.reason,
         )
 
 
@@ -94,52 +94,50 @@ class Result:
 
     Attributes:
         folder: the run directory, with report, model, rounds and every merchant's ledger.
-        report: the contents of ``report.json``.
+        report: what ``report.json`` holds; ``to_json()`` gives its JSON values.
         rounds: every round, opened or lost.
         factory: factory of the user's own model, where there was one.
     """
 
     folder: Path
-    report: Mapping[str, Any]
+    report: TrainingReport
     rounds: tuple[Round, ...]
     factory: Callable[[], nn.Module] | None = None
 
     @property
     def accuracy(self) -> float | None:
         """The share of test records that are classified correctly; None where nothing was measured."""
-        return _number(self.report["metrics"]["accuracy"])
+        return self.report.metrics.accuracy
 
     @property
     def accuracy_interval(self) -> tuple[float, float] | None:
         """The 95% interval of :attr:`accuracy` that the number of test records allows; None without one."""
-        found = self.report["metrics"]["accuracy_interval"]
-        return None if found is None else (float(found[0]), float(found[1]))
+        return self.report.metrics.accuracy_interval
 
     @property
     def f1(self) -> float | None:
         """The mean of all classes' F1; None where nothing was measured."""
-        return _number(self.report["metrics"]["f1_macro"])
+        return self.report.metrics.f1_macro
 
     @property
     def epsilon(self) -> float | None:
         """The privacy budget spent, in the server's view at :attr:`delta`; None without privacy."""
-        return _number(self.report["privacy"]["epsilon"])
+        return self.report.privacy.epsilon
 
     @property
     def delta(self) -> float | None:
         """The delta of :attr:`epsilon`."""
-        return _number(self.report["privacy"]["delta"])
+        return self.report.privacy.delta
 
     @property
-    def site_figures(self) -> Mapping[str, Any] | None:
+    def site_figures(self) -> SiteFigures | None:
         """The report's section of figures on the merchants' own data; None where none were asked for."""
-        found: Mapping[str, Any] | None = self.report["site_figures"]
-        return found
+        return self.report.site_figures
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings that qualify the metrics and the privacy budget."""
-        return tuple(self.report["warnings"])
+        return self.report.warnings
 
     @property
     def model(self) -> TrainedModel:
@@ -159,10 +157,6 @@ class Result:
             f"Result(accuracy={_shown(self.accuracy)}, f1={_shown(self.f1)}, epsilon={_shown(self.epsilon)}, "
             f"rounds={len(self.rounds)}, folder={str(self.folder)!r})"
         )
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _shown(value: float | None) -> str:

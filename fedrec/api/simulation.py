@@ -17,7 +17,6 @@ from fedrec.api.user_model import user_model_spec
 from fedrec.config import load_config
 from fedrec.errors import ConfigError
 from fedrec.observability.progress import Stage
-from fedrec.server.round_records import RoundLine
 from fedrec.server.session import RoundCallback, RoundOutcome
 from fedrec.server.trainings import Training
 from fedrec.simulations import harness
@@ -90,7 +89,7 @@ def simulate(
         given |= {} if data is None else {"dataset": GIVEN.name, "partition": "folder"}
         made = load_config(None if config is None else Path(str(config)), given)
         done = harness.simulate(made, tell=tell, callbacks=watchers, materials=materials)
-    rounds = tuple(Round.of(RoundLine.from_dict(line)) for line in done.report["rounds"])
+    rounds = tuple(Round.of(line) for line in done.report.rounds)
     return Result(folder=done.folder, report=done.report, rounds=rounds, factory=factory)
 
 
@@ -117,7 +116,7 @@ def _watcher(callback: Callback, spec: ModelSpec | None) -> RoundCallback:
         found = model_registry.get(plan.model) if spec is None else spec
         callback(
             Progress(
-                round=Round.of(outcome.line),
+                round=Round.of(outcome.line.reported()),
                 rounds=plan.rounds,
                 model=as_trained_model(outcome.model, plan, found),
                 stop=outcome.stop,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from fedrec.server.planning import Task
 from fedrec.server.receipts import rounds_with_receipt
 from fedrec.server.report.epsilons import epsilon_after
 from fedrec.server.report.figures_json import foreseen_figures
-from fedrec.server.report.report_json import rate_plan
+from fedrec.server.report.plan_rating import rate_plan
 from fedrec.server.server_home import ServerHome
 from fedrec.server.trainings import readable_trainings
 from fedrec.simulations.plan_trial import Trial, cost_of_rounds
@@ -46,6 +47,7 @@ def explain(plan: TrainingPlan, task: Task, home: ServerHome) -> dict[str, Any]:
     derived = derive(plan)
     steps = plan.rounds * plan.local_steps
     epsilon = epsilon_after(plan, derived, steps=steps, figures=True)
+    figures = foreseen_figures(plan, derived)
     return {
         "schema": SCHEMA,
         "filed": False,
@@ -65,7 +67,7 @@ def explain(plan: TrainingPlan, task: Task, home: ServerHome) -> dict[str, Any]:
             ),
             "rating": rate_plan(plan, epsilon).sentence,
         },
-        "site_figures": foreseen_figures(plan, derived),
+        "site_figures": None if figures is None else asdict(figures),
         "absences": _absences(plan),
         "policies": _policies(plan, derived, home),
         "cost": _cost(plan, cost_of_rounds(plan, task)),

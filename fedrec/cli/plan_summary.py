@@ -18,7 +18,8 @@ from fedrec.server.planning import Task, check_model
 from fedrec.server.report.epsilons import epsilon_after, epsilons_of_copies
 from fedrec.server.report.figures_json import foreseen_figures
 from fedrec.server.report.noise_outlook import noise_outlook
-from fedrec.server.report.report_json import delta_warning, rate_plan
+from fedrec.server.report.plan_rating import rate_plan
+from fedrec.server.report.report_warnings import delta_warning
 from fedrec.server.trainings import Training
 from fedrec.vision import model_registry
 
@@ -86,11 +87,11 @@ def _figures(made: TrainingPlan, derived: Derived) -> Iterator[str]:
     told = foreseen_figures(made, derived)
     if told is None:
         return
-    cost = "" if told["epsilon"] is None else f", epsilon {number_format.epsilon(told['epsilon'])} by itself"
+    cost = "" if told.epsilon is None else f", epsilon {number_format.epsilon(told.epsilon)} by itself"
     unit = unit_in_words(made.unit)
     yield (
         f"figures     one round more, of counts by class, accuracy and loss of the merchants' own {unit}s"
-        f"{cost}; a class of {told['detectable']:,} {unit}s or more is told from none. Only merchants whose "
+        f"{cost}; a class of {told.detectable:,} {unit}s or more is told from none. Only merchants whose "
         "policy says site_figures = true join"
     )
 

@@ -61,7 +61,7 @@ def simulate(
     if isinstance(result, SweepResult):
         _show_sweep(result, as_json=as_json)
     elif as_json:
-        print_json(result.report)
+        print_json(result.report.to_json())
     else:
         typer.echo(summarise(result.report, result.folder))
 

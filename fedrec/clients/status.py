@@ -164,7 +164,7 @@ def summarise_plan(plan: TrainingPlan, entries: Sequence[Entry], *, lifetime_del
         word=rated.word,
         cap_needed=finite(needed),
         lifetime_delta=lifetime_delta,
-        alarms=claims.alarms({"mode": plan.mode}, plan.trust),
+        alarms=claims.alarms(plan.privacy_mode, plan.trust),
         upload_window=plan.upload_window,
         committee=plan.committee,
         site_figures=plan.site_figures is not None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.privacy_spend import PrivacySpend
@@ -17,7 +18,7 @@ from fedrec.privacy.dp.losses import check_objective
 from fedrec.privacy.identity import SEAL_OVERHEAD
 from fedrec.protocol.plan import TrainingPlan, Unit
 
-ADJACENCY = "add-or-remove"
+ADJACENCY: Final = "add-or-remove"
 DUPLICATE_POLICY: Mapping[Unit, str] = {
     "record": "exact duplicates (decoded pixels and label) dropped",
     "product": "products with the same photos and label dropped; a photo may stand in several products",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,8 @@ from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import TrainingError
 from fedrec.protocol.statements import SignedSealingKey
 from fedrec.server.optimizers.interface import State
+from fedrec.server.round_records import RoundRecord, read_record, record_json
+from fedrec.server.stored_figures import StoredFigures
 from fedrec.server.weights import Weights
 
 _STATE = "state."
@@ -100,11 +101,14 @@ class Checkpoint:
             )
         self._write_reserved(round_number, self.conduct() if conduct is None else conduct)
 
-    def figures(self) -> dict[str, Any] | None:
-        """Return what was stored of the round of site figures (JSON values), None before it was begun."""
+    def figures(self) -> StoredFigures | None:
+        """Return what was stored of the round of site figures, None before it was begun."""
         if not self._figures.exists():
             return None
-        return _read_values(self._figures)
+        try:
+            return StoredFigures.model_validate_json(self._figures.read_bytes())
+        except ValidationError as error:
+            raise _unreadable(self._figures, error) from None
 
     def reserve_figures(self) -> None:
         """Note durably that the round of site figures begins.
@@ -114,11 +118,11 @@ class Checkpoint:
         """
         if self.figures() is not None:
             raise TrainingError("the round of site figures was run before: it is never run twice")
-        self.keep_figures({})
+        self.keep_figures(StoredFigures())
 
-    def keep_figures(self, values: Mapping[str, Any]) -> None:
-        """Store what came of the round of site figures (JSON values)."""
-        write_json(self._figures, dict(values))
+    def keep_figures(self, figures: StoredFigures) -> None:
+        """Store what came of the round of site figures."""
+        write_json(self._figures, figures.model_dump(mode="json"))
 
     def keep_conduct(self, state: Mapping[str, Any]) -> None:
         """Store the record of the merchants' conduct (JSON values) with the last reserved round."""
@@ -128,13 +132,13 @@ class Checkpoint:
         state = {"training_id": self._training_id, "round": round_number, "conduct": conduct}
         write_json(self._reserved, state)
 
-    def save(self, weights: Weights, *, round_number: int, record: Mapping[str, Any]) -> None:
+    def save(self, weights: Weights, *, round_number: int, record: RoundRecord) -> None:
         """Store the global model after a round and the round's record in one file, atomically.
 
         Args:
             weights: the global model.
             round_number: the round that has ended.
-            record: the round's record, JSON values.
+            record: the round's record.
 
         Raises:
             TrainingError: the optimizer's state isn't all numeric arrays. Nothing is ever pickled.
@@ -147,17 +151,16 @@ class Checkpoint:
                 file,
                 allow_pickle=False,
                 round=np.array([round_number], dtype=np.int64),
-                record=np.frombuffer(json.dumps(record).encode(), dtype=np.uint8),
+                record=np.frombuffer(record_json(record), dtype=np.uint8),
                 **state,
             )
 
-    def last_record(self) -> dict[str, Any] | None:
+    def last_record(self) -> RoundRecord | None:
         """Return the record that is stored with the state, None if there is none."""
         if self.last_reserved() == 0 or not self._state.exists():
             return None
         with self._stored() as state:
-            record: dict[str, Any] = json.loads(state["record"].tobytes())
-        return record
+            return read_record(state["record"].tobytes())
 
     def restore(self, weights: Weights) -> int:
         """Load the stored state into ``weights``.

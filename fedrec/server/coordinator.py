@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ from fedrec.server.earlier_conduct import EarlierConduct
 from fedrec.server.layer_removal import Opened
 from fedrec.server.merchant_conduct import Conduct, LeftOut
 from fedrec.server.message_exchange import ExchangeSettings, ask
-from fedrec.server.round_records import RoundRecord, place_in_round, read_record
+from fedrec.server.round_records import RoundRecord, place_in_round
+from fedrec.server.stored_figures import StoredFigures
 from fedrec.server.stragglers import waiting
 from fedrec.server.sum_opening import Opening
 from fedrec.server.traffic import Traffic
@@ -88,7 +89,7 @@ class Coordinator(TrainingRunner):
         figures_left = self.plan.site_figures is not None and self.checkpoint.figures() is None
         if last is not None:
             # A crash may have come after the state of this round was stored, and before on_round was called.
-            over |= bool(self.on_round(read_record(last)))
+            over |= bool(self.on_round(last))
         try:
             self._cohort.open(self.checkpoint.sealing_keys())
         except CohortIncompleteError:
@@ -116,7 +117,7 @@ class Coordinator(TrainingRunner):
             self._connected = frozenset(self._cohort.refresh(excluded=excluded))
             self.checkpoint.reserve(round_number, conduct=self._conduct.state())
             record, stop = self._round(round_number, take=self._apply)
-            self.checkpoint.save(self.weights, round_number=round_number, record=asdict(record))
+            self.checkpoint.save(self.weights, round_number=round_number, record=record)
             if self.on_round(record):
                 return
             if stop is not None and round_number < self.plan.rounds:
@@ -138,13 +139,13 @@ class Coordinator(TrainingRunner):
             return
         self._connected = frozenset(self._cohort.refresh(excluded=self._conduct.complaints.excluded))
         self.checkpoint.reserve_figures()
-        found: list[list[int]] = []
+        found: list[tuple[int, ...]] = []
         length = figures_length(len(self.plan.classes))
         record, _ = self._round(
-            self.plan.last_round, take=lambda opened: found.append(opened.values[:length].tolist())
+            self.plan.last_round, take=lambda opened: found.append(tuple(opened.values[:length].tolist()))
         )
         values = found[0] if found else None
-        self.checkpoint.keep_figures({"record": asdict(record), "values": values})
+        self.checkpoint.keep_figures(StoredFigures(record=record, values=values))
 
     def _round(self, round_number: int, *, take: Callable[[Opened], None]) -> tuple[RoundRecord, str | None]:
         """Run one round.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
+
+from fedrec.protocol.training_report.round_line import ReportedRound
 
 
 def place_in_round(round_number: int, merchant: str) -> str:
@@ -41,6 +45,8 @@ class RoundRecord:
             guaranteed; None of a lost round, and where the noise isn't shared out.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
     round: int
     opened: bool
     contributors: int
@@ -72,10 +78,17 @@ def lost_rounds(finished: Iterable[tuple[int, bool]]) -> int:
     return max(opened, default=0) - sum(opened.values())
 
 
-def read_record(values: Mapping[str, Any]) -> RoundRecord:
-    """Read a record from JSON values; raise ``TypeError`` or ``KeyError`` for anything else."""
-    fields: dict[str, Any] = {**values, "merchants": tuple(values["merchants"])}
-    return RoundRecord(**fields)
+_RECORDS = TypeAdapter(RoundRecord)
+
+
+def record_json(record: RoundRecord) -> bytes:
+    """Return a record as JSON."""
+    return _RECORDS.dump_json(record)
+
+
+def read_record(raw: bytes) -> RoundRecord:
+    """Read what :func:`record_json` returned; raise ``ValueError`` for anything else."""
+    return _RECORDS.validate_json(raw)
 
 
 @dataclass(frozen=True)
@@ -87,17 +100,47 @@ class RoundLine:
     epsilon: float | None
     f1_macro: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values of ``rounds[]``."""
-        own = {"accuracy": self.accuracy, "f1_macro": self.f1_macro, "epsilon": self.epsilon}
-        return asdict(self.record) | own
+    def reported(self) -> ReportedRound:
+        """Return the line as the report and ``rounds.jsonl`` have it."""
+        record = self.record
+        return ReportedRound(
+            round=record.round,
+            opened=record.opened,
+            contributors=record.contributors,
+            dropouts=record.dropouts,
+            seconds=record.seconds,
+            seconds_train=record.seconds_train,
+            seconds_unmask=record.seconds_unmask,
+            bytes_up=record.bytes_up,
+            bytes_down=record.bytes_down,
+            upload_bytes=record.upload_bytes,
+            reason=record.reason,
+            merchants=record.merchants,
+            noise_kept=record.noise_kept,
+            accuracy=self.accuracy,
+            f1_macro=self.f1_macro,
+            epsilon=self.epsilon,
+        )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RoundLine:
-        """Read what :meth:`to_dict` returned; raise ``TypeError`` or ``KeyError`` for anything else."""
-        record = dict(values)
-        own = {name: record.pop(name) for name in ("accuracy", "f1_macro", "epsilon")}
-        return cls(record=read_record(record), **own)
+    def of(cls, line: ReportedRound) -> RoundLine:
+        """Return what :meth:`reported` was made from."""
+        record = RoundRecord(
+            round=line.round,
+            opened=line.opened,
+            contributors=line.contributors,
+            dropouts=line.dropouts,
+            seconds=line.seconds,
+            seconds_train=line.seconds_train,
+            seconds_unmask=line.seconds_unmask,
+            bytes_up=line.bytes_up,
+            bytes_down=line.bytes_down,
+            upload_bytes=line.upload_bytes,
+            reason=line.reason,
+            merchants=line.merchants,
+            noise_kept=line.noise_kept,
+        )
+        return cls(record=record, accuracy=line.accuracy, epsilon=line.epsilon, f1_macro=line.f1_macro)
 
 
 def any_opened(lines: Iterable[RoundLine]) -> bool:

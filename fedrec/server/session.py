@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid
@@ -22,6 +21,7 @@ from fedrec._internal.json_files import write_json
 from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.training_report.report import REPORT_FILE, TrainingReport
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.discriminant import solver_of
@@ -38,6 +38,7 @@ from fedrec.server.request_signing import RequestSigner
 from fedrec.server.round_records import RoundLine, RoundRecord, any_opened
 from fedrec.server.server_app import build_server_app
 from fedrec.server.server_home import ServerHome
+from fedrec.server.stored_figures import StoredFigures
 from fedrec.server.stragglers import GracePeriod
 from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.trainings import Training
@@ -138,7 +139,7 @@ class Session:
         return self._checkpoint.last_reserved()
 
     @property
-    def figures(self) -> dict[str, Any] | None:
+    def figures(self) -> StoredFigures | None:
         """What is stored of the round of site figures; None before it was begun."""
         return self._checkpoint.figures()
 
@@ -269,7 +270,7 @@ class Session:
         scores = probabilities(self.model, self._final, data)
         return evaluate(scores, data.labels, classes=self.plan.classes)
 
-    def store_report(self, report: Mapping[str, Any]) -> None:
+    def store_report(self, report: TrainingReport) -> None:
         """Write a report of the training as JSON and as an HTML page."""
-        write_json(self.training.folder / "report.json", report)
+        write_json(self.training.folder / REPORT_FILE, report.to_json())
         write_atomically(self.training.folder / "report.html", render(report).encode())

@@ -153,7 +153,7 @@ def _training(training: Training, live: LiveState | None) -> TrainingStatus:
         mode=plan.mode,
         unit=plan.unit,
         scheme=plan.scheme,
-        alarms=claims.alarms({"mode": plan.mode}, plan.trust),
+        alarms=claims.alarms(plan.privacy_mode, plan.trust),
         cohort=tuple(peer.name for peer in plan.roster),
         witnesses=tuple(peer.name for peer in plan.seated_witnesses),
         committee=plan.committee,

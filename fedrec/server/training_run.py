@@ -18,7 +18,7 @@ from fedrec.server.evaluation import EvaluationData
 from fedrec.server.planning import Task
 from fedrec.server.receipts import rounds_with_receipt
 from fedrec.server.report.deployment_report import deployed_report
-from fedrec.server.report.report_json import TrainingResult
+from fedrec.server.report.training_result import TrainingResult
 from fedrec.server.server_home import ServerHome
 from fedrec.server.session import RoundOutcome, Session, SessionSettings
 from fedrec.server.stragglers import GracePeriod

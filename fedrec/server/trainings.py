@@ -20,6 +20,7 @@ from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.protocol.plan import ServerUpdate, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.training_report.round_line import ReportedRound
 from fedrec.server.round_records import RoundLine
 
 START = "initial-parameters.f32"
@@ -203,9 +204,11 @@ class Training:
         """Return the records of all finished rounds."""
         path = self.folder / "rounds.jsonl"
         try:
-            return [RoundLine.from_dict(json.loads(line)) for line in read_lines(path)]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ServiceError(f"{path} holds a line that is no round of this version: {error}") from None
+            return [RoundLine.of(ReportedRound.model_validate_json(line)) for line in read_lines(path)]
+        except ValidationError as error:
+            raise ServiceError(
+                f"{path} holds a line that is no round of this version: {problem_text(error)}"
+            ) from None
 
     def last_begun(self) -> int:
         """Return the number of the last round that was begun, for which merchants may be charged; 0 for none.
@@ -220,7 +223,9 @@ class Training:
 
     def add_round(self, line: RoundLine) -> None:
         """Record a round, durably."""
-        append_lines(self.folder / "rounds.jsonl", [json.dumps(line.to_dict()).encode()])
+        append_lines(
+            self.folder / "rounds.jsonl", [json.dumps(line.reported().model_dump(mode="json")).encode()]
+        )
 
     def refusals(self) -> dict[str, str]:
         """Return the recorded refusals: where, and why."""

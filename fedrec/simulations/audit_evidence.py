@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,6 +19,7 @@ from fedrec.privacy.audit.bundle import Evidence, MerchantRecord
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.statements import Receipt
+from fedrec.protocol.training_report.report import read_report
 from fedrec.server.receipts import read_receipts
 from fedrec.server.server_home import ServerHome
 from fedrec.server.trainings import all_trainings
@@ -52,14 +52,14 @@ def evidence_of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidenc
     try:
         plan = _plan(read_regular(run / "plan.json"), run / "plan.json")
         signer = ServerHome(run / "server").identity()
-        rules, _ = _json_object(run / "policy.json")
-        _, report = _json_object(run / "report.json")
+        rules = _json_object(run / "policy.json")
+        report = read_report(run)
         folders = sorted((run / "merchants").iterdir())
         homes = [home for home in map(MerchantHome, folders) if home.ledger.is_file()]
     except OSError as error:
         lacks = Path(error.filename or run).name
         raise ConfigError(f"--run {run} is no whole run directory ({lacks}: {error.strerror})") from None
-    except (ValueError, ServiceError) as error:
+    except (ValueError, ServiceError, ConfigError) as error:
         raise ConfigError(f"--run {run} is no whole run directory ({one_line(error)})") from None
     merchants = tuple(
         MerchantRecord(
@@ -71,12 +71,13 @@ def evidence_of_run(run: Path, *, discloses_data: bool = False) -> tuple[Evidenc
         )
         for home in homes
     )
-    shown = {name: report.get(name) for name in _SHOWN}
+    values = report.to_json()
+    shown = {name: values[name] for name in _SHOWN}
     evidence = Evidence(
         merchants=merchants,
         plans=(plan,),
         receipts=tuple(read_receipts(ServerHome(run / "server").receipts)),
-        refusals={"server": report.get("refusals") or {}, **{home.folder.name: None for home in homes}},
+        refusals={"server": report.refusals, **{home.folder.name: None for home in homes}},
         attachments={"report": shown},
     )
     return evidence, signer
@@ -166,8 +167,8 @@ def _plan(data: bytes, path: Path) -> TrainingPlan:
         raise ConfigError(f"{path} holds no plan of this version ({error.error_count()} problems)") from None
 
 
-def _json_object(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return a file's text and its values; ``ValueError`` if it is no JSON object."""
+def _json_object(path: Path) -> str:
+    """Return a file's text; ``ValueError`` if it is no JSON object."""
     text = read_regular(path).decode("utf-8")
     try:
         found = json.loads(text)
@@ -175,7 +176,7 @@ def _json_object(path: Path) -> tuple[str, dict[str, Any]]:
         found = None
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} is no JSON object")
-    return text, found
+    return text
 
 
 def _policies(path: Path, rules: str) -> tuple[str, ...]:

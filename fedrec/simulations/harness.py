@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context, RecordDict
 
@@ -19,8 +18,10 @@ from fedrec._internal.text import counted
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage, Tell
+from fedrec.protocol.training_report.report import TrainingReport
 from fedrec.recognition.bundle.places import drop_bundle
-from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
+from fedrec.server.report.report_json import build_report
+from fedrec.server.report.training_result import RunFacts, TrainingResult
 from fedrec.server.round_records import RoundLine, any_opened
 from fedrec.server.session import RoundCallback, RoundOutcome, Session, SessionSettings
 from fedrec.simulations.engines import ENGINES
@@ -51,7 +52,7 @@ LOCK_FILE = "lock"
 class SimulationResult:
     """The report and the run directory that holds it."""
 
-    report: dict[str, Any]
+    report: TrainingReport
     folder: Path
 
 
@@ -262,7 +263,7 @@ def _ending_caught(progress: _Progress) -> Iterator[None]:
 
 def _report(
     run: SimulationRun, session: Session, progress: _Progress, *, seconds: float, peak_memory_bytes: int
-) -> dict[str, Any]:
+) -> TrainingReport:
     config = run.config
     merchants, problems = per_merchant(run.plan, run.source, run.homes)
     problems += data_problems(run.source)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from fedrec._internal.json_files import write_json
 from fedrec._internal.text import counted
@@ -27,6 +26,8 @@ from fedrec.privacy.accounting.lifetime_spend import Lifetime
 from fedrec.privacy.accounting.pld import epsilon_pld
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.training_report.privacy_section import MerchantLine
+from fedrec.protocol.training_report.run_section import DataSection, SkippedFile
 from fedrec.simulations.data_sources import Source
 from fedrec.simulations.merchants import COST_FILE
 
@@ -34,7 +35,7 @@ OWN_SCHEMA = "fedrec.own-report/1"
 OWN_REPORT = "report.json"
 
 
-def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[MerchantLine], list[str]]:
     """Read every ledger back from disk, as an auditor would.
 
     Args:
@@ -43,9 +44,9 @@ def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[
         homes: holds a folder per merchant.
 
     Returns:
-        The report's section ``per_merchant``, and warnings on ledgers that don't verify.
+        What each merchant spent, and warnings on ledgers that don't verify.
     """
-    lines: list[dict[str, Any]] = []
+    lines: list[MerchantLine] = []
     problems: list[str] = []
     for peer, share in zip(plan.roster, source.shares, strict=True):
         ledger = MerchantHome(homes / peer.name).ledger
@@ -61,13 +62,13 @@ def per_merchant(plan: TrainingPlan, source: Source, homes: Path) -> tuple[list[
         charged = [entry for entry in charges(entries) if entry.charge.training_id == plan.training_id]
         mine = [entry for entry in spending(entries) if isinstance(entry, CountEntry) or entry in charged]
         lines.append(
-            {
-                "merchant": peer.name,
-                "records": len(share.indices),
-                "epsilon": _ledger_epsilon(mine, delta=plan.delta) if known else None,
-                "epsilon_lifetime": _spent(spending(entries)) if known else None,
-                "rounds_charged": len({entry.charge.round_number for entry in charged}) if known else None,
-            }
+            MerchantLine(
+                merchant=peer.name,
+                records=len(share.indices),
+                epsilon=_ledger_epsilon(mine, delta=plan.delta) if known else None,
+                epsilon_lifetime=_spent(spending(entries)) if known else None,
+                rounds_charged=len({entry.charge.round_number for entry in charged}) if known else None,
+            )
         )
     return lines, problems
 
@@ -87,18 +88,20 @@ def _ledger_epsilon(entries: Sequence[SpendingEntry], *, delta: float) -> float 
     return finite(epsilon_pld([entry.cost.event() for entry in entries], delta=delta - spent))
 
 
-def data_section(source: Source) -> dict[str, Any]:
-    """Return the report's section ``data``."""
-    return {
-        "records": sum(len(share.indices) for share in source.shares),
-        "skipped": [asdict(skip) for skip in source.skipped],
-        "ignored": dict(Counter(skip.reason for skip in source.account.unread).most_common()),
-        "folders": source.account.folders,
-        "notes": [*source.account.notes, *source.account.doubts],
-        "duplicates_dropped": source.duplicates_dropped,
-        "near_duplicates": source.near_duplicates,
-        "evaluation_copies_dropped": source.splits.leaked_dropped,
-    }
+def data_section(source: Source) -> DataSection:
+    """Return the report's section on the run's photos."""
+    return DataSection(
+        records=sum(len(share.indices) for share in source.shares),
+        skipped=tuple(
+            SkippedFile(name=skip.name, reason=skip.reason, merchant=skip.merchant) for skip in source.skipped
+        ),
+        ignored=dict(Counter(skip.reason for skip in source.account.unread).most_common()),
+        folders=source.account.folders,
+        notes=(*source.account.notes, *source.account.doubts),
+        duplicates_dropped=source.duplicates_dropped,
+        near_duplicates=source.near_duplicates,
+        evaluation_copies_dropped=source.splits.leaked_dropped,
+    )
 
 
 def write_own_reports(source: Source, homes: Path) -> None:

@@ -19,6 +19,8 @@ from torch import nn
 import fedrec
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, DataError, MissingExtraError
+from tests.support.finished_runs import fake_report
+from tests.support.training_reports import report_of
 
 OFFERED = {
     "Comparison",
@@ -190,7 +192,7 @@ def test_a_result_has_figures_rounds_a_table_and_the_model(tmp_path: Path) -> No
     result = fedrec.simulate(Net, MERCHANTS, test=TEST, **small(tmp_path / "run"))
     report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
     assert result.folder == tmp_path / "run"
-    assert json.loads(json.dumps(result.report)) == report
+    assert json.loads(json.dumps(result.report.to_json())) == report
     assert result.accuracy == report["metrics"]["accuracy"] and result.f1 == report["metrics"]["f1_macro"]
     assert result.accuracy_interval == tuple(report["metrics"]["accuracy_interval"])
     assert result.epsilon == report["privacy"]["epsilon"] and result.delta == 1e-3
@@ -223,7 +225,7 @@ def test_a_result_has_figures_rounds_a_table_and_the_model(tmp_path: Path) -> No
 def test_rounds_are_objects_where_pandas_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = {"metrics": {"accuracy": None, "f1_macro": None}, "privacy": {"epsilon": 1.25, "delta": 1e-3}}
+    report = report_of(fake_report(accuracy=None, epsilon=1.25))
     lost = fedrec.Round(1, False, None, None, 0.5, 2, 1, 0.25, 10, 20, "too few merchants answered")
     result = fedrec.Result(folder=tmp_path, report=report, rounds=(lost,))
     shown = "Result(accuracy=None, f1=None, epsilon=1.25, rounds=1, folder="
@@ -264,7 +266,7 @@ def test_names_and_paths_work_as_on_the_command_line(tmp_path: Path) -> None:
         "sample_rate": 0.02,
     }
     result = fedrec.simulate("cnn-tanh", **options)
-    run = result.report["run"]
+    run = result.report.to_json()["run"]
     assert (run["model"], run["merchants"], run["dataset"], run["rounds"]) == ("cnn-tanh", 3, "synthetic", 1)
     with pytest.raises(ConfigError, match="--epsilon 'many'"):
         fedrec.simulate(epsilon="many")  # type: ignore[arg-type]
@@ -303,7 +305,11 @@ def test_a_stopped_run_goes_on_with_the_same_objects_and_refuses_another_model(t
         fedrec.simulate(lambda: Net(outputs=2), MERCHANTS, test=TEST, resume=tmp_path / "run")
     result = fedrec.simulate(Net, MERCHANTS, test=TEST, resume=tmp_path / "run")
     assert [line.number for line in result.rounds] == [1, 2]
-    assert [line["rounds_charged"] for line in result.report["privacy"]["per_merchant"]] == [2, 2, 2]
+    assert [line["rounds_charged"] for line in result.report.to_json()["privacy"]["per_merchant"]] == [
+        2,
+        2,
+        2,
+    ]
 
 
 def test_a_bundle_is_verified_and_a_changed_one_is_not(tmp_path: Path) -> None:

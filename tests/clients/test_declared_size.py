@@ -214,9 +214,9 @@ def test_a_simulation_charges_the_counts_that_its_plan_is_made_of(tmp_path: Path
         assert outcome.ok and declared is not None and declared.seeded
         sizes.append(declared.size)
     assert (plan["records_total"], plan["records_largest"]) == (sum(sizes), max(sizes))
-    exact = [line["records"] for line in result.report["privacy"]["per_merchant"]]
+    exact = [line["records"] for line in result.report.to_json()["privacy"]["per_merchant"]]
     assert sizes != exact and all(abs(a - b) < 8 * COUNT_SIGMA for a, b in zip(sizes, exact, strict=True))
-    privacy = result.report["privacy"]
+    privacy = result.report.to_json()["privacy"]
     training, count = privacy["events"]
     assert training == {
         "kind": "training",

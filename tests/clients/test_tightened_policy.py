@@ -114,7 +114,8 @@ def test_site_figures_that_are_forbidden_in_mid_training_go_on_without_the_merch
     coordinator.run()
     # It still helps to open the others' sum: all four sit on the committee.
     last = coordinator.checkpoint.figures()
-    assert last is not None and (last["record"]["opened"], last["record"]["contributors"]) == (True, 3)
+    assert last is not None and last.record is not None
+    assert (last.record.opened, last.record.contributors) == (True, 3)
     assert "policy 'site_figures'" in coordinator.refusals["round 3, m0"]
     assert [len(cohort.charges(name)) for name in cohort.names] == [2, 3, 3, 3]
     assert sorted(answers(merchant)) == [1, 2, 3]

@@ -77,7 +77,9 @@ def central_accuracy(root: Path) -> float:
 
 
 def simulated(root: Path, out: Path, **options: Any) -> tuple[float, float]:
-    report = simulate(load_config(None, {**OPTIONS, "data_root": root, "out": out, **options})).report
+    report = simulate(
+        load_config(None, {**OPTIONS, "data_root": root, "out": out, **options})
+    ).report.to_json()
     return report["metrics"]["accuracy"], report["privacy"]["epsilon"]
 
 

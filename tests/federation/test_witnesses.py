@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.receipts import read_receipts
 from fedrec.server.report.report_page import render
 from tests.support.cohort import Cohort, InProcessGrid
+from tests.support.training_reports import changed
 
 
 class ThinningGrid(InProcessGrid):
@@ -136,6 +138,6 @@ def test_reports_and_audits_name_witnesses_as_what_they_are(tmp_path: Path) -> N
         assert outcome.keys[f"witness {name}"] == witness.identity.public.hex()
         assert f"merchant {name}" not in outcome.keys
         assert not any(line.startswith(f"{name}:") or name in line for line in outcome.lines)
-    report = {"secure_aggregation": {"witnesses": list(cohort.watchers), "corrupt_witnesses": 2}}
-    shown = render(report)
+    named: dict[str, Any] = {"witnesses": list(cohort.watchers), "corrupt_witnesses": 2}
+    shown = render(changed(secure_aggregation=named))
     assert "w0, w1, w2, w3, w4" in shown

@@ -19,11 +19,10 @@ from fedrec.server.status_page import status_blocks
 from fedrec.simulations.comparison.finished_runs import read_runs
 from fedrec.simulations.comparison.page import comparison_document
 from fedrec.simulations.comparison.rows import compare
-from tests.server.test_report_page import fake_report
 from tests.support.browser import BROWSER
-from tests.support.finished_runs import fake_report as short_report
-from tests.support.finished_runs import finished_run
+from tests.support.finished_runs import fake_report, finished_run
 from tests.support.server_homes import enrolled_home, filed, round_line, write_rounds
+from tests.support.training_reports import report_of, report_values
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 VIEWS: tuple[tuple[int, Literal["light", "dark"]], ...] = (
@@ -67,8 +66,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A training's report, a deployment's, a server's status with all that it can show, and a comparison."""
-    report = fake_report(rounds=12)
-    deployed = fake_report(rounds=12, merchants=3)
+    report = report_values(rounds=12)
+    deployed = report_values(rounds=12, merchants=3)
     deployed["run"] |= {"engine": "deployment", "dataset": None}
     home = enrolled_home(
         tmp_path_factory.mktemp("pages") / "server",
@@ -83,11 +82,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     anna = Connection(connected=True, since=now, last_seen=now, round_trip_seconds=0.1, reply_seconds=2.0)
     live = LiveState(time=now, started=now, connections={"anna": anna}, training=training.number)
     status = Document(title="status", blocks=status_blocks(server_status(home, live)))
-    shown = {"report": render(report), "deployed": render(deployed), "status": render_html(status)}
+    shown = {
+        "report": render(report_of(report)),
+        "deployed": render(report_of(deployed)),
+        "status": render_html(status),
+    }
     folder = tmp_path_factory.mktemp("compared")
     runs = [
         finished_run(
-            folder / f"{epsilon}-{seed}", short_report(accuracy=0.8 + seed / 50), seed=seed, epsilon=epsilon
+            folder / f"{epsilon}-{seed}", fake_report(accuracy=0.8 + seed / 50), seed=seed, epsilon=epsilon
         )
         for epsilon in (2.0, 16.0)
         for seed in (1, 2)

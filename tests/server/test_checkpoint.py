@@ -14,6 +14,7 @@ from fedrec.errors import TrainingError
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.weights import Weights
+from tests.support.training_reports import A_ROUND
 
 
 def weights(dimension: int = 5) -> Weights:
@@ -34,13 +35,13 @@ def saved(tmp_path: Path) -> Weights:
     checkpoint, made = Checkpoint(tmp_path, training_id="t"), weights()
     checkpoint.reserve(1)
     made.step(np.ones(5))
-    checkpoint.save(made, round_number=1, record={"round": 1})
+    checkpoint.save(made, round_number=1, record=A_ROUND)
     return made
 
 
 def test_what_is_restored_goes_on_as_what_was_saved(tmp_path: Path, saved: Weights) -> None:
     checkpoint, again = Checkpoint(tmp_path, training_id="t"), weights()
-    assert checkpoint.restore(again) == 1 and checkpoint.last_record() == {"round": 1}
+    assert checkpoint.restore(again) == 1 and checkpoint.last_record() == A_ROUND
     assert again.steps == saved.steps == 1
     for step in (saved, again):
         step.step(np.ones(5))

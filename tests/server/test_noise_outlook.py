@@ -13,10 +13,13 @@ from fedrec.privacy.accounting.privacy_spend import least_multiplier
 from fedrec.privacy.derived_parameters import derive, noise_of
 from fedrec.privacy.dp.calibration import BETA
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.training_report.report import TrainingReport
 from fedrec.server.report.noise_outlook import ON_FEATURES, class_over_noise, noise_outlook
-from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
+from fedrec.server.report.report_json import build_report
 from fedrec.server.report.report_page import render
+from fedrec.server.report.training_result import RunFacts, TrainingResult
 from tests.support.sample_messages import PLAN
+from tests.support.training_reports import NO_PHOTOS
 
 DELTA = 1e-5
 
@@ -34,7 +37,7 @@ def planned(*, records: int, classes: int, epsilon: float, **changes: Any) -> Tr
     )  # fmt: skip
 
 
-def built_report(plan: TrainingPlan) -> dict[str, Any]:
+def built_report(plan: TrainingPlan) -> TrainingReport:
     """The report of a training that was ended before its first round."""
     made = plan.model_copy(update={"noise_levels": noise_of(plan).levels})
     result = TrainingResult(
@@ -44,7 +47,7 @@ def built_report(plan: TrainingPlan) -> dict[str, Any]:
         id="r", engine="test", seconds=1.0, peak_memory_bytes=1, interrupted=True, rounds_reserved=0,
         seeded=False,
     )  # fmt: skip
-    return build_report(result, facts=facts, data={}, per_merchant=[])
+    return build_report(result, facts=facts, data=NO_PHOTOS, per_merchant=[])
 
 
 @pytest.mark.parametrize("mode", ["distributed", "local"])
@@ -90,11 +93,11 @@ def test_a_network_on_pictures_needs_more_than_a_head() -> None:
 def test_the_report_holds_the_warning_and_the_figure(model: str) -> None:
     made = planned(records=300, classes=10, epsilon=0.5, rounds=50, model=model)
     found = built_report(made)
-    (warned,) = [text for text in found["warnings"] if "by the noise" in text or "the noise costs" in text]
+    (warned,) = [text for text in found.warnings if "by the noise" in text or "the noise costs" in text]
     assert warned.endswith(".") and warned in html.unescape(render(found))
-    assert found["privacy"]["class_over_noise"] == pytest.approx(class_over_noise(made))
+    assert found.privacy.class_over_noise == pytest.approx(class_over_noise(made))
     quiet = built_report(planned(records=300_000, classes=10, epsilon=4, rounds=50, model=model))
-    assert not [text for text in quiet["warnings"] if "the noise" in text]
+    assert not [text for text in quiet.warnings if "the noise" in text]
 
 
 @pytest.mark.parametrize(("records", "epsilon"), [(2000, 1.0), (3000, 2.0), (500, 1.0)])

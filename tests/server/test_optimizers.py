@@ -26,6 +26,7 @@ from fedrec.server.weights import Weights
 from fedrec.vision import model_registry as models
 from tests.support.cohort import DIMENSION as DIMENSIONS
 from tests.support.cohort import Cohort
+from tests.support.training_reports import A_ROUND
 
 DIMENSION, STEPS = 7, 12
 
@@ -112,7 +113,7 @@ def test_a_restored_state_goes_on_as_the_saved_one(tmp_path: Path, name: str, av
     for gradient in gradients()[:5]:
         first.step(gradient)
     checkpoint.reserve(5)
-    checkpoint.save(first, round_number=5, record={})
+    checkpoint.save(first, round_number=5, record=A_ROUND)
     at_save = first.parameters.copy()
     again = started(name, rate=0.1, averaging=averaging, **settings)
     assert checkpoint.restore(again) == 5
@@ -132,7 +133,7 @@ def test_a_restored_state_goes_on_as_the_saved_one(tmp_path: Path, name: str, av
 def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, training_id="t")
     checkpoint.reserve(1)
-    checkpoint.save(started("adam", rate=0.1), round_number=1, record={})
+    checkpoint.save(started("adam", rate=0.1), round_number=1, record=A_ROUND)
     with pytest.raises(TrainingError, match="another optimizer"):
         checkpoint.restore(started("sgd", rate=0.1))
 
@@ -169,7 +170,7 @@ def test_a_state_of_objects_is_never_written(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, training_id="t")
     checkpoint.reserve(1)
     with pytest.raises(TrainingError, match="numeric"):
-        checkpoint.save(Weights.start(np.zeros(2), Keeper(), averaging=0.0), round_number=1, record={})
+        checkpoint.save(Weights.start(np.zeros(2), Keeper(), averaging=0.0), round_number=1, record=A_ROUND)
     assert not (tmp_path / "state.npz").exists()
 
 

@@ -24,6 +24,7 @@ from fedrec.server.settled_options import settle
 from fedrec.server.training_file import read_training_file
 from fedrec.server.weights import Weights
 from fedrec.vision import model_registry as models
+from tests.support.training_reports import A_ROUND
 
 STEPS, DIMENSION, RATE = 20, 5, 0.1
 Scheduler = Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]
@@ -111,7 +112,7 @@ def test_a_restored_schedule_goes_on_as_the_saved_one(tmp_path: Path) -> None:
     for gradient in gradients()[:7]:
         first.step(gradient)
     checkpoint.reserve(7)
-    checkpoint.save(first, round_number=7, record={})
+    checkpoint.save(first, round_number=7, record=A_ROUND)
     checkpoint.restore(again)
     for gradient in gradients()[7:]:
         first.step(gradient)

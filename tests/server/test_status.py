@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +44,7 @@ from tests.support.callers import KEY, Call, admitted
 from tests.support.cohort import InProcessGrid
 from tests.support.daemons import public_pem
 from tests.support.server_homes import enrolled_home, filed, round_line, write_rounds
+from tests.support.training_reports import A_ROUND
 
 
 @pytest.fixture
@@ -392,8 +394,10 @@ def test_the_observer_writes_when_something_changes_and_takes_over_who_was_seen(
 def test_the_time_left_is_the_median_of_recent_rounds_times_those_left() -> None:
     plan = cast(Any, SimpleNamespace(rounds=100, upload_window=None))
     rounds = [
-        RoundLine.from_dict(
-            round_line(at, contributors=3) | {"seconds": 1000.0 if at < 5 else 2.0 + (at == 9) * 500}
+        RoundLine(
+            record=replace(A_ROUND, round=at, seconds=1000.0 if at < 5 else 2.0 + (at == 9) * 500),
+            accuracy=None,
+            epsilon=None,
         )
         for at in range(1, 14)
     ]

@@ -21,6 +21,7 @@ from fedrec.simulations.comparison.rows import Comparison, compare
 from fedrec.simulations.sweep_folder import write_sweep
 from tests.support.finished_runs import fake_report, finished_run
 from tests.support.pages import Outline
+from tests.support.training_reports import report_of
 
 ACCURACIES = (0.81, 0.84, 0.83)
 
@@ -131,7 +132,7 @@ def test_what_privacy_costs_is_shown_by_the_best_run_without_noise(
 
 
 def clear(report: dict[str, Any]) -> None:
-    report["secure_aggregation"] = {"scheme": "none", "trust": {
+    report["secure_aggregation"] |= {"scheme": "none", "trust": {
         "opened_by": "nobody", "reads_single_updates": "server", "epsilon_of": "share",
     }}  # fmt: skip
 
@@ -302,7 +303,7 @@ def test_a_folder_of_a_sweep_with_a_broken_run_ends_with_one_line(tmp_path: Path
 
 
 def test_python_compares_results_and_folders(repeats: list[Path]) -> None:
-    result = fedrec.Result(folder=repeats[0], report={}, rounds=())
+    result = fedrec.Result(folder=repeats[0], report=report_of(fake_report()), rounds=())
     found = fedrec.compare([result, str(repeats[1]), *repeats[2:]])
     assert isinstance(found, fedrec.Comparison)
     assert found == compared(*repeats)

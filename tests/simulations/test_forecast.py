@@ -69,7 +69,7 @@ def test_bytes_and_epsilon_are_those_that_the_run_then_takes(photos: Path, tmp_p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Forecaster, "forecast", kept)
         result = simulate(load_config(None, options(photos, tmp_path / "run")), tell=told.append)
-    report = result.report
+    report = result.report.to_json()
     assert len(made) == 1
     assert made[0].bytes_up == pytest.approx(report["cost"]["bytes_up"] / MERCHANTS, rel=0.1)
     assert made[0].bytes_down == pytest.approx(report["cost"]["bytes_down"] / MERCHANTS, rel=0.1)
@@ -95,7 +95,7 @@ def test_bytes_and_epsilon_are_those_that_the_run_then_takes(photos: Path, tmp_p
 def test_the_round_of_site_figures_is_in_the_forecast(photos: Path, tmp_path: Path) -> None:
     run = prepared(photos, tmp_path / "planned", site_figures=0.1)
     made = Forecaster().forecast(run)
-    report = simulate(load_config(None, options(photos, tmp_path / "run", site_figures=0.1))).report
+    report = simulate(load_config(None, options(photos, tmp_path / "run", site_figures=0.1))).report.to_json()
     assert report["site_figures"] is not None
     for way, each in (("up", made.bytes_up), ("down", made.bytes_down)):
         assert each == pytest.approx(report["cost"][f"bytes_{way}"] / MERCHANTS, rel=0.1)

@@ -66,7 +66,7 @@ def run(photos: Path, out: Path, **options: object) -> dict[str, Any]:
     flags |= {"device": "cpu", "seed": SEED, "min_contributors": 3, "crash": PROBABILITY, "out": out}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_grid, "WorkerProcess", InlineWorker)
-        return simulate(load_config(None, flags | options)).report
+        return simulate(load_config(None, flags | options)).report.to_json()
 
 
 def test_a_crash_drops_the_upload_that_was_not_sent_and_the_merchant_is_back_from_disk(

@@ -124,7 +124,7 @@ def test_a_run_whose_worker_is_killed_goes_on_with_the_merchant_back_in_the_next
         "device": "cpu",
     }
     flags |= {"min_contributors": 3, "out": tmp_path / "run"}
-    report = simulate(load_config(None, flags), tell=tell).report
+    report = simulate(load_config(None, flags), tell=tell).report.to_json()
     assert [line["opened"] for line in report["rounds"]] == [True] * 3
     assert [line["contributors"] for line in report["rounds"]] == [4, 3, 4]
     assert any("1 worker process died" in warning for warning in report["warnings"])

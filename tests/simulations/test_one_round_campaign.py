@@ -56,7 +56,7 @@ def run(photos: Path, **changes: Any) -> Any:
 
 def test_one_exact_sum_tells_colours_apart_and_the_model_loads_like_any_other(photos: Path) -> None:
     result = run(photos)
-    report = result.report
+    report = result.report.to_json()
     assert report["run"]["model"] == MODEL
     assert report["run"]["optimizer"] == "none: the model is solved from the opened sum"
     assert [line["opened"] for line in report["rounds"]] == [True]
@@ -78,10 +78,10 @@ def test_a_campaign_with_noise_is_charged_once_audited_and_repeated_from_its_fil
             product.mkdir(exist_ok=True)
             photo.rename(product / photo.name)
     result = run(photos, privacy="distributed", unit=unit, epsilon=4.0, seed=None)
-    privacy = result.report["privacy"]
+    privacy = result.report.to_json()["privacy"]
     assert (privacy["sample_rate"], privacy["clip"], privacy["steps"]) == (1.0, 1.0, 1)
     assert privacy["epsilon"] == pytest.approx(4.0, rel=0.01)
-    assert np.isfinite(result.report["metrics"]["accuracy"])
+    assert np.isfinite(result.report.to_json()["metrics"]["accuracy"])
     bundle = photos.parent / "audit"
     made = CliRunner().invoke(app, ["audit", "report", "--run", str(result.folder), "--out", str(bundle)])
     assert made.exit_code == 0, made.output

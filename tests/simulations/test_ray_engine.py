@@ -183,7 +183,8 @@ def test_both_engines_end_at_the_same_model_bit_for_bit(tmp_path: Path) -> None:
         )
         models[engine] = load_file(result.folder / "model.safetensors")
         rounds[engine] = [
-            (line["opened"], line["contributors"], line["reason"]) for line in result.report["rounds"]
+            (line["opened"], line["contributors"], line["reason"])
+            for line in result.report.to_json()["rounds"]
         ]
     # With this seed one of the four drops out of the second round.
     assert rounds["ray"] == rounds["local"] == [(True, 4, None), (True, 3, None)]

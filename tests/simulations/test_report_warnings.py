@@ -41,7 +41,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             "workers": 1,
             "device": "cpu",
         }
-        return simulate(load_config(None, flags | {"out": tmp_path / "run"} | options)).report
+        return simulate(load_config(None, flags | {"out": tmp_path / "run"} | options)).report.to_json()
 
     return start
 

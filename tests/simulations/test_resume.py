@@ -316,7 +316,7 @@ def test_a_run_that_a_full_disk_ended_goes_on_once_there_is_room(
     assert Training(folder).status()[0] == "failed"
     monkeypatch.setattr(Checkpoint, "save", save)
     # The second round was opened, and its model lost: it is not run again.
-    assert [line["round"] for line in resume(folder).report["rounds"]] == [1, 3]
+    assert [line["round"] for line in resume(folder).report.to_json()["rounds"]] == [1, 3]
     assert model(folder) == model(without_second)
 
 
@@ -333,7 +333,7 @@ def test_a_callback_ends_a_training_whose_figures_are_then_those_of_the_whole_pl
 
     found = simulate(
         load_config(None, small_run(photos, tmp_path / "run", rounds=ROUNDS)), callbacks=[enough]
-    ).report
+    ).report.to_json()
     assert rounds == [(line["round"], line["accuracy"]) for line in report(whole)["rounds"][:ENDED]]
     assert len(found["rounds"]) == ENDED
     assert any("STOPPED EARLY" in text for text in found["warnings"])

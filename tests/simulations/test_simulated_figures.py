@@ -12,6 +12,7 @@ from fedrec.config import load_config
 from fedrec.privacy.audit.bundle import body_of, seal
 from fedrec.privacy.audit.verify import verify
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.training_report.figures_section import MissingFigures
 from fedrec.server.report.report_page import render
 from fedrec.simulations import local_grid
 from fedrec.simulations.audit_evidence import evidence_of_run
@@ -41,7 +42,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_operator_finds_the_class_that_nobody_has(photos: Path, tmp_path: Path) -> None:
     options = small_run(photos, tmp_path / "run", rounds=2)
     asked = {"privacy": "distributed", "epsilon": 8.0, "site_figures": 0.5, "delta": 1e-3}
-    report = simulate(load_config(None, options | asked)).report
+    made = simulate(load_config(None, options | asked)).report
+    report = made.to_json()
     plan = TrainingPlan.model_validate_json((tmp_path / "run" / "plan.json").read_bytes())
     found = {line["label"]: line["found"] for line in report["site_figures"]["classes"]}
     assert found == {"bottle": True, "chair": True, "hat": False}
@@ -58,12 +60,16 @@ def test_an_operator_finds_the_class_that_nobody_has(photos: Path, tmp_path: Pat
     assert [event["kind"] for event in report["privacy"]["events"]] == ["training", "figures", "count"]
     assert {line["rounds_charged"] for line in report["privacy"]["per_merchant"]} == {3}
     assert len(report["rounds"]) == plan.rounds == 2
-    told = summarise(report, tmp_path / "run")
+    told = summarise(made, tmp_path / "run")
     assert "not told from none: hat" in told
-    page = render(report)
+    page = render(made)
     assert "Site figures" in page and "absent, or too few" in page
-    lost = report["site_figures"] | {"opened": False, "reason": "2 contributors"}
-    assert "There are no site figures: 2 contributors" in render(report | {"site_figures": lost})
+    known = {
+        name: value for name, value in report["site_figures"].items() if name in MissingFigures.model_fields
+    }
+    lost = MissingFigures.model_validate(known | {"opened": False, "reason": "2 contributors"})
+    text = render(made.model_copy(update={"site_figures": lost}))
+    assert "There are no site figures: 2 contributors" in text
     evidence, signer = evidence_of_run(tmp_path / "run")
     path = tmp_path / "audit.json"
     path.write_text(json.dumps(seal(body_of(evidence), signer=signer, pages={})))

@@ -27,7 +27,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(photos: Path, out: Path, **options: object) -> dict[str, Any]:
-    return simulate(load_config(None, small_run(photos, out, rounds=2) | options)).report
+    return simulate(load_config(None, small_run(photos, out, rounds=2) | options)).report.to_json()
 
 
 def test_a_run_with_witnesses_trains_the_same_model(photos: Path, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def stopped(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
 
 def test_unused_rounds_are_not_run_nor_charged_and_the_best_model_is_released(stopped: Stopped) -> None:
     result, models = stopped.result, stopped.models
-    report, privacy = result.report, result.report["privacy"]
+    report, privacy = result.report.to_json(), result.report.to_json()["privacy"]
     assert [entry["accuracy"] for entry in report["rounds"]] == list(ACCURACY[:ENDED])
     every = list(range(1, ENDED + 1))
     assert rounds_charged(result.folder) == {entry["merchant"]: every for entry in privacy["per_merchant"]}
@@ -243,7 +243,7 @@ def test_reaching_the_last_round_is_no_early_stop_and_the_best_model_is_released
 
 
 def test_plan_report_page_summary_and_file_name_the_switches(stopped: Stopped) -> None:
-    folder, report = stopped.result.folder, stopped.result.report
+    folder, report = stopped.result.folder, stopped.result.report.to_json()
     plan = json.loads((folder / "plan.json").read_text())
     count = len(plan["classes"])
     total = count * (count + 1) / 2
@@ -251,7 +251,7 @@ def test_plan_report_page_summary_and_file_name_the_switches(stopped: Stopped) -
     loss = report["run"]["loss"]
     assert loss.startswith("cross-entropy, label smoothing 0.1, adjusted for the class prior 0.")
     assert report["run"]["optimizer"] == OPTIMIZER
-    for shown in ((folder / "report.html").read_text("utf-8"), summarise(report, folder)):
+    for shown in ((folder / "report.html").read_text("utf-8"), summarise(stopped.result.report, folder)):
         assert OPTIMIZER in shown and loss in shown and report["run"]["early_stopping"] in shown
     again = load_config(folder / "config.toml", {})
     assert {name: getattr(again, name) for name in SWITCHES} == SWITCHES

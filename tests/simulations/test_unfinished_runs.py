@@ -23,6 +23,7 @@ from fedrec.errors import DataError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage
 from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.accounting.pld import epsilon_pld
+from fedrec.protocol.training_report.report import TrainingReport
 from fedrec.server import session, trainings
 from fedrec.server.evaluation import probabilities
 from fedrec.server.report.report_page import render
@@ -100,7 +101,7 @@ def test_more_ctrl_c_while_a_stopped_run_is_closed_change_nothing(
         ctrl_c()
         close(grid)
 
-    def render_interrupted(found: dict[str, Any]) -> str:
+    def render_interrupted(found: TrainingReport) -> str:
         ctrl_c()
         return render(found)
 

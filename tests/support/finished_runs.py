@@ -8,38 +8,32 @@ from typing import Any
 
 import tomli_w
 
-COMMITTEE = {
-    "opened_by": "committee",
-    "reads_single_updates": "nobody_below_threshold",
-    "epsilon_of": "sum",
-}
+from tests.support.training_reports import report_values, unmeasured
 
 
 def fake_report(
     *, accuracy: float | None = 0.8, epsilon: float | None = 4.0, seconds: float = 12.0
 ) -> dict[str, Any]:
-    """The parts of a report that a comparison reads: 4 merchants, 2 of 3 rounds opened, 200 photos."""
-    classes = () if accuracy is None else (("hat", 50), ("shoe", 120), ("bag", 30))
-    return {
-        "schema": "fedrec.report/1",
-        "run": {"model": "cnn", "parameters": 1000, "seconds": seconds, "merchants": 4},
-        "metrics": {
-            "accuracy": accuracy,
-            "f1_macro": None if accuracy is None else accuracy - 0.1,
-            "per_class": [{"label": label, "support": support} for label, support in classes],
-            "split": "test",
-        },
-        "privacy": {
-            "mode": "distributed" if epsilon else "off",
-            "seeded": False,
-            "epsilon": epsilon,
-            "epsilon_aggregation_broken": None if epsilon is None else 3 * epsilon,
-            "delta": 1e-5 if epsilon else None,
-        },
-        "secure_aggregation": {"scheme": "kahe", "trust": COMMITTEE},
-        "cost": {"bytes_up": 4_000_000, "bytes_down": 8_000_000},
-        "rounds": [{"opened": True}, {"opened": False}, {"opened": True}],
-    }  # fmt: skip
+    """A report of 4 merchants, 2 of 3 rounds opened, and 200 photos of 3 classes."""
+    report = report_values(classes=3, merchants=4, rounds=3)
+    report["run"] |= {"model": "cnn", "parameters": 1000, "seconds": seconds}
+    if accuracy is None:
+        report["metrics"] = unmeasured(report["metrics"])
+    else:
+        report["metrics"] |= {"accuracy": accuracy, "f1_macro": accuracy - 0.1}
+        for line, (label, support) in zip(
+            report["metrics"]["per_class"], (("hat", 50), ("shoe", 120), ("bag", 30)), strict=True
+        ):
+            line |= {"label": label, "support": support}
+    report["privacy"] |= {
+        "mode": "distributed" if epsilon else "off",
+        "epsilon": epsilon,
+        "epsilon_aggregation_broken": None if epsilon is None else 3 * epsilon,
+        "delta": 1e-5 if epsilon else None,
+    }
+    report["cost"] |= {"bytes_up": 4_000_000, "bytes_down": 8_000_000}
+    report["rounds"][1]["opened"] = False
+    return report
 
 
 def finished_run(folder: Path, report: dict[str, Any], **options: object) -> Path:

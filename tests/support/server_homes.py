@@ -62,5 +62,6 @@ def round_line(
         "f1_macro": 0.4,
         "epsilon": 1.0,
         "merchants": list(NAMES)[:contributors],
+        "noise_kept": None,
     }
     return {"round": number, "opened": opened, "reason": reason, **told, **spent, **counts}

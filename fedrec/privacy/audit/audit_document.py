@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from fedrec.privacy.audit.exposure_sections import party_views_section, refusals
 from fedrec.privacy.audit.guarantee import alarms, guarantee_blocks
 from fedrec.privacy.audit.provenance import keys_section, software_section
 from fedrec.privacy.audit.timeline import timeline
-from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.report.document import Bullets, Document, Section
 
 TITLE = "fedrec: privacy audit"
@@ -32,7 +31,8 @@ def audit_document(body: Mapping[str, Any], *, signer: str) -> Document:
         The document.
     """
     ledgers = [BundledLedger.read(merchant) for merchant in body["merchants"]]
-    plans = {sha256_hex(text.encode()): json.loads(text) for text in body["plans"]}
+    every = [TrainingPlan.model_validate_json(text) for text in body["plans"]]
+    plans = {plan.training_id: plan for plan in every}
     said = body["statements"]
     costs = {ledger.name: ledger.costs for ledger in ledgers}
     caps = {ledger.name: ledger.cap for ledger in ledgers}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
@@ -16,6 +15,7 @@ from fedrec.privacy.audit.bundled_ledger import (
     or_infinite,
     shown_epsilon,
 )
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.report.document import Block, Column, Figure, Figures, Paragraph, Section, Table
 from fedrec.report.folding import folded
 
@@ -118,7 +118,9 @@ def _left(ledger: BundledLedger, spent: float | None) -> str:
     return number_format.epsilon_left(ledger.cap - spent)
 
 
-def budgets_by_training(ledgers: Sequence[BundledLedger], plans: Mapping[str, Any]) -> tuple[Section, ...]:
+def budgets_by_training(
+    ledgers: Sequence[BundledLedger], plans: Mapping[str, TrainingPlan]
+) -> tuple[Section, ...]:
     """Tabulate every training that was charged for.
 
     Args:
@@ -143,7 +145,7 @@ def budgets_by_training(ledgers: Sequence[BundledLedger], plans: Mapping[str, An
     return (Section("By training", blocks),) if rows else ()
 
 
-def _training(by_merchant: Sequence[BundledTraining], plan: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _training(by_merchant: Sequence[BundledTraining], plan: TrainingPlan | None) -> tuple[str, ...]:
     entries = [entry for mine in by_merchant for entry in mine.charges]
     charge = entries[0]["charge"]
     rounds = {entry["charge"]["round_number"] for entry in entries if not is_of_figures(entry)}
@@ -151,8 +153,8 @@ def _training(by_merchant: Sequence[BundledTraining], plan: Mapping[str, Any] | 
     return (
         by_merchant[0].training_id[:12],
         charge["model"],
-        f"{charge['mode']}, {plan['scheme'] if plan else 'plan not here'}",
-        f"{len(rounds)}" + (f" of {plan['rounds']}" if plan else "") + figures,
+        f"{charge['mode']}, {plan.scheme if plan else 'plan not here'}",
+        f"{len(rounds)}" + (f" of {plan.rounds}" if plan else "") + figures,
         str(len(by_merchant)),
         number_format.general(charge["sample_rate"]),
         f"{charge['guaranteed_noise_multiplier']:.3f}",

@@ -9,6 +9,9 @@ from fedrec._internal.text import listed
 from fedrec.privacy.accounting.budget_rating import Rating, rate_budget
 from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.bundled_ledger import BundledLedger, largest
+from fedrec.protocol import modes
+from fedrec.protocol.modes import Mode
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.trust import TrustModel
 from fedrec.report.document import Block, Bullets, Column, Paragraph, Section, Table, Tag
 
@@ -16,7 +19,9 @@ SHOWN_REFUSALS, SHOWN_PLACES, SHOWN_WARNINGS = 30, 3, 20
 _NAMED = 40
 
 
-def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[BundledLedger]) -> tuple[Section, ...]:
+def party_views_section(
+    plans: Mapping[str, TrainingPlan], ledgers: Sequence[BundledLedger]
+) -> tuple[Section, ...]:
     """Tabulate what each party could see, for every kind of training that was charged for.
 
     Args:
@@ -31,24 +36,20 @@ def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[BundledLedge
     for ledger in ledgers:
         for training in ledger.trainings:
             charged.setdefault(training.training_id, []).append(training.epsilon)
-    kinds: dict[tuple[str, str, int], list[Rating]] = {}
-    trusts: dict[str, TrustModel | None] = {}
-    events: list[dict[str, str]] = []
+    kinds: dict[tuple[Mode, str, int, TrustModel], list[Rating]] = {}
+    figures = False
     for training_id, owns in charged.items():
         plan = plans.get(training_id)
         if plan is not None:
             own = None if seeded else largest(owns)
-            rated = rate_budget(own, delta=plan["delta"], public_total=plan["records_total"])
-            kinds.setdefault((plan["mode"], plan["scheme"], plan["colluders"]), []).append(rated)
-            events += [{"kind": "figures"}] if plan.get("site_figures") is not None else []
-            trust = claims.trust_of(plan)
-            if trusts.setdefault(plan["scheme"], trust) != trust:
-                trusts[plan["scheme"]] = None
+            rated = rate_budget(own, delta=plan.delta, public_total=plan.records_total)
+            kinds.setdefault((plan.mode, plan.scheme, plan.colluders, plan.trust), []).append(rated)
+            figures |= plan.site_figures is not None
     found: list[Block] = []
     columns = (Column("party"), Column("sees"), Column("single updates", "verdict"))
-    for (mode, scheme, colluders), ratings in sorted(kinds.items(), key=lambda item: item[0]):
+    for (mode, scheme, colluders, trust), ratings in sorted(kinds.items(), key=lambda item: item[0][:3]):
         # With several kinds of trainings, figures of any are named in each.
-        seen = claims.party_views({"mode": mode, "colluders": colluders, "events": events}, trusts[scheme])
+        seen = claims.party_views(modes.get(mode), trust, colluders=colluders, figures=figures)
         if len(kinds) > 1:
             found.append(Paragraph(f"In trainings of mode {mode} with scheme {scheme}:"))
         worst = next((rated for rated in ratings if not rated.protected), ratings[0])
@@ -56,7 +57,10 @@ def party_views_section(plans: Mapping[str, Any], ledgers: Sequence[BundledLedge
             (
                 view.party,
                 view.sees,
-                Tag(claims.verdict(view, worst), "good" if worst.protected and not view.exposed else "bad"),
+                Tag(
+                    claims.verdict(view, protected=worst.protected),
+                    "good" if worst.protected and not view.exposed else "bad",
+                ),
             )
             for view in seen
         )

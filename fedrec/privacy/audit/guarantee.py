@@ -13,10 +13,11 @@ from fedrec.privacy.accounting.ledger_entries import finite
 from fedrec.privacy.audit import claims
 from fedrec.privacy.audit.bundled_ledger import BundledLedger, BundledTraining, or_infinite, shown_epsilon
 from fedrec.protocol import modes
+from fedrec.protocol.plan import TrainingPlan
 from fedrec.report.document import Alert, Block, Paragraph
 
 
-def alarms(ledgers: Sequence[BundledLedger], plans: Mapping[str, Any]) -> list[Alert]:
+def alarms(ledgers: Sequence[BundledLedger], plans: Mapping[str, TrainingPlan]) -> list[Alert]:
     """State why nothing, or less than it seems, is guaranteed.
 
     Args:
@@ -44,13 +45,13 @@ def alarms(ledgers: Sequence[BundledLedger], plans: Mapping[str, Any]) -> list[A
             )
         )
     for training_id, plan in plans.items():
-        exposed = claims.exposure_clause(claims.trust_of(plan))
+        exposed = claims.exposure_clause(plan.trust)
         if exposed is not None:
             found.append(Alert((f"NOT ENCRYPTED: in training {training_id[:12]}, {exposed}.",)))
     return found
 
 
-def guarantee_blocks(ledgers: Sequence[BundledLedger], plans: Mapping[str, Any]) -> list[Block]:
+def guarantee_blocks(ledgers: Sequence[BundledLedger], plans: Mapping[str, TrainingPlan]) -> list[Block]:
     """State what is guaranteed for the training that cost most, and over a lifetime.
 
     Args:
@@ -118,7 +119,7 @@ def _over_lifetime(
 
 
 def _of_training(
-    ledger: BundledLedger, training: BundledTraining, plan: Mapping[str, Any] | None, *, given: str
+    ledger: BundledLedger, training: BundledTraining, plan: TrainingPlan | None, *, given: str
 ) -> list[Block]:
     """State the proved epsilon of the training that cost most, in words and for copies."""
     unit, delta, spend = unit_in_words(ledger.last["unit"]), training.delta, training.spend
@@ -126,7 +127,7 @@ def _of_training(
         training.epsilon,
         delta=delta,
         unit=unit,
-        public_total=None if plan is None else plan["records_total"],
+        public_total=None if plan is None else plan.records_total,
     )
     copies = ", ".join(f"{shown_epsilon(finite(spend.epsilon_of_copies(k)))} for {k}" for k in SHOWN_COPIES)
     usual = ""

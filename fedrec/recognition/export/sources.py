@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from torch import nn
@@ -16,6 +13,8 @@ from fedrec._internal.text import one_line
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.training_report.metrics_section import MetricsSection
+from fedrec.protocol.training_report.report import TrainingReport, read_report
 from fedrec.recognition.bundle.manifest import Measured, Privacy, Training
 from fedrec.vision import model_registry
 from fedrec.vision.model_inputs import InputShape
@@ -23,7 +22,6 @@ from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.splits import EVALUATION_SPLIT, VALIDATION_SPLIT
 from fedrec.vision.stored_parameters import load_network
 
-REPORT = "report.json"
 _LONGEST_WARNING = 1000
 
 
@@ -69,33 +67,27 @@ def trained_source(folder: Path, *, spec: ModelSpec | None = None) -> Source:
     """
     try:
         plan = TrainingPlan.model_validate_json(read_regular(folder / "plan.json"))
-        report = json.loads(read_regular(folder / REPORT))
+        report = read_report(folder)
     except OSError as error:
         raise ConfigError(
             f"{folder} holds no finished training: {error.filename or folder}: {error.strerror}"
         ) from None
     except ValidationError as error:
         raise ConfigError(f"{folder}/plan.json is no plan: {problem_text(error)}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{folder}/{REPORT} is damaged: {one_line(error)}") from None
     made = spec or model_registry.get_exact(plan.model, plan.model_code)
     shape = InputShape(plan.channels, plan.image_size)
     network = load_network(made, folder, classes=len(plan.classes), shape=shape)
-    try:
-        return Source(
-            spec=made,
-            shape=shape,
-            network=network,
-            code=plan.model_code,
-            classes=plan.classes,
-            training=_training(plan, report),
-            privacy=_privacy(report),
-            measured=_measured(report, chosen=plan.early_stopping is not None),
-            warnings=tuple(one_line(text, most=_LONGEST_WARNING) for text in report["warnings"]),
-        )
-    # A report of another version lacks fields or has others in their place.
-    except (KeyError, TypeError, ValidationError) as error:
-        raise ConfigError(f"{folder}/{REPORT} is no report of this version: {problem_text(error)}") from None
+    return Source(
+        spec=made,
+        shape=shape,
+        network=network,
+        code=plan.model_code,
+        classes=plan.classes,
+        training=_training(plan, report),
+        privacy=_privacy(report),
+        measured=_measured(report.metrics, chosen=plan.early_stopping is not None),
+        warnings=tuple(one_line(text, most=_LONGEST_WARNING) for text in report.warnings),
+    )
 
 
 def backbone_source(model: str) -> Source:
@@ -123,52 +115,48 @@ def backbone_source(model: str) -> Source:
     )
 
 
-def _training(plan: TrainingPlan, report: Mapping[str, Any]) -> Training:
-    run = report["run"]
+def _training(plan: TrainingPlan, report: TrainingReport) -> Training:
     return Training(
         training_id=plan.training_id,
-        run=run["id"],
-        deployed=run.get("dataset") is None,
-        rounds=sum(1 for line in report["rounds"] if line["opened"]),
+        run=report.run.id,
+        deployed=report.run.deployed,
+        rounds=report.opened_rounds,
         merchants=len(plan.roster),
         records=plan.records_total,
     )
 
 
-def _privacy(report: Mapping[str, Any]) -> Privacy:
-    told = report["privacy"]
-    private = told["epsilon"] is not None
+def _privacy(report: TrainingReport) -> Privacy:
+    told = report.privacy
     return Privacy(
-        mode=told["mode"],
-        unit=told["unit"],
-        scheme=report["secure_aggregation"]["scheme"],
-        epsilon=told["epsilon"],
-        epsilon_aggregation_broken=told["epsilon_aggregation_broken"],
-        delta=told["delta"] if private else None,
-        seeded=bool(told["seeded"]),
+        mode=told.mode,
+        unit=told.unit,
+        scheme=report.secure_aggregation.scheme,
+        epsilon=told.epsilon,
+        epsilon_aggregation_broken=told.epsilon_aggregation_broken,
+        delta=None if told.epsilon is None else told.delta,
+        seeded=told.seeded,
     )
 
 
-def _measured(report: Mapping[str, Any], *, chosen: bool) -> tuple[Measured, ...]:
-    told = report["metrics"]
-    if told["accuracy"] is None:
+def _measured(metrics: MetricsSection, *, chosen: bool) -> tuple[Measured, ...]:
+    if metrics.accuracy is None or metrics.f1_macro is None:
         return ()
-    public = told["split"] == EVALUATION_SPLIT
+    public = metrics.split == EVALUATION_SPLIT
     photos = (
         "public photos of the operator (--eval-data)"
         if public
-        else f"the {told['split']} split of the simulation's photos, of which no gradient was taken"
+        else f"the {metrics.split} split of the simulation's photos, of which no gradient was taken"
     )
-    if chosen and told["split"] in (EVALUATION_SPLIT, VALIDATION_SPLIT):
+    if chosen and metrics.split in (EVALUATION_SPLIT, VALIDATION_SPLIT):
         photos += "; the best round was chosen by them, so that the figure is too high"
-    interval = told.get("accuracy_interval")
     return (
         Measured(
             name="accuracy",
-            value=told["accuracy"],
-            interval=None if interval is None else (interval[0], interval[1]),
+            value=metrics.accuracy,
+            interval=metrics.accuracy_interval,
             photos=photos,
             covered=None if public else False,
         ),
-        Measured(name="macro F1", value=told["f1_macro"], photos=photos, covered=None if public else False),
+        Measured(name="macro F1", value=metrics.f1_macro, photos=photos, covered=None if public else False),
     )

@@ -10,11 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
+from fedrec.protocol.training_report.privacy_section import MerchantLine
+from fedrec.protocol.training_report.report import TrainingReport
+from fedrec.protocol.training_report.run_section import DEPLOYED, DataSection
 from fedrec.server.report.epsilons import epsilon_after
-from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
-from fedrec.server.report.tables import DEPLOYED
+from fedrec.server.report.report_json import build_report
+from fedrec.server.report.training_result import RunFacts, TrainingResult
 from fedrec.server.trainings import Training
 
 
@@ -26,7 +28,7 @@ def deployed_report(
     sizes: Mapping[str, int],
     receipts: Mapping[str, int],
     seeded: bool,
-) -> dict[str, Any]:
+) -> TrainingReport:
     """Return the report of a training that has ended.
 
     Args:
@@ -38,7 +40,7 @@ def deployed_report(
         seeded: whether any merchant said that its noise comes from a seed.
 
     Returns:
-        The content of ``report.json``.
+        The report.
     """
     started = training.started() or datetime.now(UTC)
     earlier = training.start_from()
@@ -57,16 +59,16 @@ def deployed_report(
             rounds_reserved=rounds_reserved,
             seeded=seeded,
         ),
-        data={
-            "records": result.plan.records_total,
-            "skipped": [],
-            "ignored": [],
-            "folders": None,
-            "notes": [],
-            "duplicates_dropped": None,
-            "near_duplicates": None,
-            "evaluation_copies_dropped": None,
-        },
+        data=DataSection(
+            records=result.plan.records_total,
+            skipped=(),
+            ignored={},
+            folders=None,
+            notes=(),
+            duplicates_dropped=None,
+            near_duplicates=None,
+            evaluation_copies_dropped=None,
+        ),
         per_merchant=_per_merchant(result, sizes=sizes, receipts=receipts, rounds_reserved=rounds_reserved),
         problems=() if earlier is None else problems,
     )
@@ -78,22 +80,22 @@ def _per_merchant(
     sizes: Mapping[str, int],
     receipts: Mapping[str, int],
     rounds_reserved: int,
-) -> list[dict[str, Any]]:
+) -> tuple[MerchantLine, ...]:
     """Return the rounds that each merchant is known to be charged for, and the most that they may cost it."""
     # A merchant may have been charged for any round that was begun, even if its upload was lost.
     plan = result.plan
     begun = result.figures is not None
     epsilon = epsilon_after(plan, result.derived, steps=rounds_reserved * plan.local_steps, figures=begun)
-    return [
-        {
-            "merchant": peer.name,
-            "records": sizes.get(peer.name),
-            "epsilon": epsilon,
-            "epsilon_lifetime": None,
-            "rounds_charged": receipts.get(peer.name, 0),
-        }
+    return tuple(
+        MerchantLine(
+            merchant=peer.name,
+            records=sizes.get(peer.name),
+            epsilon=epsilon,
+            epsilon_lifetime=None,
+            rounds_charged=receipts.get(peer.name, 0),
+        )
         for peer in plan.roster
-    ]
+    )
 
 
 def _peak_bytes() -> int:

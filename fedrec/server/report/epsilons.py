@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fedrec.privacy.accounting import accountant_registry
 from fedrec.privacy.accounting.count_release import COUNT_SIGMA, count_event
 from fedrec.privacy.accounting.group_privacy import SHOWN_COPIES
@@ -11,6 +9,7 @@ from fedrec.privacy.accounting.ledger_entries import finite
 from fedrec.privacy.accounting.privacy_spend import PrivacySpend
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.training_report.privacy_section import ChargedEvent
 
 
 def epsilon_after(
@@ -84,7 +83,7 @@ def _spend(derived: Derived, *, steps: int, figures: bool) -> PrivacySpend:
 
 def charged_events(
     plan: TrainingPlan, derived: Derived, *, steps: int, figures: bool
-) -> list[dict[str, Any]]:
+) -> tuple[ChargedEvent, ...]:
     """List everything that a merchant was charged for, with noise multipliers of the server's view.
 
     Args:
@@ -94,21 +93,20 @@ def charged_events(
         figures: whether the round of site figures was charged too.
 
     Returns:
-        The events, JSON values.
+        The events.
     """
-    multiplier = derived.spend.multiplier
-    more = derived.figures.spend.multiplier if figures and derived.figures is not None else None
-    return [
-        {
-            "kind": "training",
-            "sample_rate": plan.sample_rate,
-            "noise_multiplier": multiplier,
-            "steps": steps,
-        },
-        *(
-            [{"kind": "figures", "sample_rate": 1.0, "noise_multiplier": more, "steps": 1}]
-            if more is not None
-            else []
-        ),
-        {"kind": "count", "sample_rate": 1.0, "noise_multiplier": COUNT_SIGMA, "steps": 1},
-    ]
+    training = ChargedEvent(
+        kind="training",
+        sample_rate=plan.sample_rate,
+        noise_multiplier=derived.spend.multiplier,
+        steps=steps,
+    )
+    count = ChargedEvent(kind="count", sample_rate=1.0, noise_multiplier=COUNT_SIGMA, steps=1)
+    if not figures or derived.figures is None:
+        return training, count
+    multiplier = derived.figures.spend.multiplier
+    return (
+        training,
+        ChargedEvent(kind="figures", sample_rate=1.0, noise_multiplier=multiplier, steps=1),
+        count,
+    )

@@ -1,102 +1,104 @@
-"""Lay out a report's site figures: counts by class, accuracy and loss of the merchants' own data.
-
-Any value of the section may be null or absent.
-"""
+"""Lay out a report's site figures: counts by class, accuracy and loss of the merchants' own data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 from fedrec._internal import number_format
 from fedrec.privacy.accounting.budget_rating import unit_in_words
+from fedrec.protocol.training_report.figures_section import (
+    FigureLine,
+    MissingFigures,
+    OpenedFigures,
+    SiteFigures,
+)
 from fedrec.report.document import Block, Column, Figure, Figures, Paragraph, Section, Table, Tag
-from fedrec.server.report.tables import items, section
 
 _ABSENT = "absent, or too few"
 
 
-def site_figures(report: Mapping[str, Any]) -> tuple[Section, ...]:
-    """Lay out the section ``site_figures``; nothing where the plan asked for none."""
-    found = section(report, "site_figures")
-    if not found:
+def site_figures(found: SiteFigures | None) -> tuple[Section, ...]:
+    """Lay out the section on site figures; nothing where the plan asked for none."""
+    if found is None:
         return ()
-    if not found.get("opened"):
-        charged = "Merchants were charged for it." if found.get("begun") else "Nobody was charged for it."
-        text = f"There are no site figures: {number_format.general(found.get('reason'))}. {charged}"
+    if isinstance(found, MissingFigures):
+        charged = "Merchants were charged for it." if found.begun else "Nobody was charged for it."
+        text = f"There are no site figures: {found.reason}. {charged}"
         return (Section("Site figures", (Paragraph(text, "note"),)),)
     return (Section("Site figures", tuple(_blocks(found))),)
 
 
-def _blocks(found: Mapping[str, Any]) -> list[Block]:
-    unit = unit_in_words(found.get("unit"))
-    lines = items(found, "classes")
-    missing = sum(not line.get("found") for line in lines)
-    records, accuracy, loss = (section(found, name) for name in ("records", "accuracy", "mean_loss"))
+def _blocks(found: OpenedFigures) -> list[Block]:
+    unit = unit_in_words(found.unit)
+    missing = sum(not line.found for line in found.classes)
     return [
         Paragraph(_explanation(found, unit), "lead"),
         Figures(
             (
                 Figure(
                     f"{unit.capitalize()}s in all",
-                    number_format.count(records.get("estimate")),
-                    _interval(records),
+                    number_format.count(found.records.estimate),
+                    _interval(found.records, number_format.count),
                 ),
                 Figure(
                     "Accuracy on them",
-                    number_format.percent(accuracy.get("estimate")),
-                    _interval(accuracy, percent=True),
+                    number_format.percent(found.accuracy.estimate),
+                    _interval(found.accuracy, number_format.percent),
                     "accuracy",
                 ),
-                Figure("Mean loss", number_format.ratio(loss.get("estimate")), _interval(loss, ratio=True)),
+                Figure(
+                    "Mean loss",
+                    number_format.ratio(found.mean_loss.estimate),
+                    _interval(found.mean_loss, number_format.ratio),
+                ),
                 Figure(
                     "Detectable count",
-                    number_format.count(found.get("detectable")),
-                    f"of a class; {missing or 'none'} of {len(lines)} classes not found",
+                    number_format.count(found.detectable),
+                    f"of a class; {missing or 'none'} of {len(found.classes)} classes not found",
                 ),
             )
         ),
-        _table(lines, unit),
+        _table(found, unit),
         Paragraph(_note(found, unit), "note"),
     ]
 
 
-def _explanation(found: Mapping[str, Any], unit: str) -> str:
+def _explanation(found: OpenedFigures, unit: str) -> str:
     cost = "without noise"
-    if number_format.number(found.get("epsilon")) is not None:
-        broken = number_format.epsilon(found.get("epsilon_aggregation_broken"))
+    if found.epsilon is not None:
+        broken = number_format.epsilon(found.epsilon_aggregation_broken)
         cost = (
-            f"with noise, for an epsilon of {number_format.epsilon(found.get('epsilon'))} by themselves "
+            f"with noise, for an epsilon of {number_format.epsilon(found.epsilon)} by themselves "
             f"({broken} if aggregation were broken), which the headline includes"
         )
     return (
         f"Figures on the merchants' own {unit}s, those that take part in the training: one sum over "
-        f"{number_format.count(found.get('contributors'))} "
+        f"{number_format.count(found.contributors)} "
         f"merchants, encrypted and charged as rounds are, {cost}."
     )
 
 
-def _note(found: Mapping[str, Any], unit: str) -> str:
+def _note(found: OpenedFigures, unit: str) -> str:
     return (
-        f"A class with a count above {_decimal(found.get('threshold'))} is found: if nobody had any of the "
+        f"A class with a count above {found.threshold:,.1f} is found: if nobody had any of the "
         "classes, one would be by chance in 5% of all rounds at most. A class of "
-        f"{number_format.count(found.get('detectable'))} {unit}s is found with a probability of 95%. Counts "
+        f"{number_format.count(found.detectable)} {unit}s is found with a probability of 95%. Counts "
         "are estimates: they are neither rounded nor cut off at 0, and may be negative. The intervals of all "
         "classes hold together at 95%, the others each. The loss is the cross-entropy, cut off at "
-        f"{_decimal(found.get('largest_loss'))} for each {unit}."
+        f"{found.largest_loss:,.1f} for each {unit}."
     )
 
 
-def _table(lines: list[Mapping[str, Any]], unit: str) -> Table:
+def _table(found: OpenedFigures, unit: str) -> Table:
     rows = tuple(
         (
-            str(line.get("label")),
-            _decimal(line.get("count")),
-            _decimal(line.get("low")),
-            _decimal(line.get("high")),
-            Tag("found", "good") if line.get("found") else Tag(_ABSENT, "warn"),
+            line.label,
+            _decimal(line.count),
+            _decimal(line.low),
+            _decimal(line.high),
+            Tag("found", "good") if line.found else Tag(_ABSENT, "warn"),
         )
-        for line in lines
+        for line in found.classes
     )
     columns = (
         Column("Class"),
@@ -106,15 +108,12 @@ def _table(lines: list[Mapping[str, Any]], unit: str) -> Table:
     return Table(columns, rows, stacks=True)
 
 
-def _interval(values: Mapping[str, Any], *, percent: bool = False, ratio: bool = False) -> str:
+def _interval(values: FigureLine, shown: Callable[[float], str]) -> str:
     """Return the 95% interval as a note."""
-    ends = [values.get("low"), values.get("high")]
-    if any(number_format.number(end) is None for end in ends):
+    if values.low is None or values.high is None:
         return "no 95% interval: too few to tell"
-    shown = number_format.percent if percent else number_format.ratio if ratio else number_format.count
-    return f"95% interval: {shown(ends[0])} to {shown(ends[1])}"
+    return f"95% interval: {shown(values.low)} to {shown(values.high)}"
 
 
-def _decimal(value: Any) -> str:
-    found = number_format.number(value)
-    return number_format.MISSING if found is None else f"{found:,.1f}"
+def _decimal(value: float | None) -> str:
+    return number_format.MISSING if value is None else f"{value:,.1f}"

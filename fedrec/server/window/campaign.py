@@ -14,14 +14,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedrec.errors import TrainingError
 from fedrec.protocol.schema import sha256_hex
 from fedrec.server.attendance import OPENING_SECONDS, CohortIncompleteError
 from fedrec.server.layer_removal import Opened
-from fedrec.server.round_records import RoundRecord, read_record
+from fedrec.server.round_records import RoundRecord
 from fedrec.server.sum_opening import Opening
 from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.uploads import Upload
@@ -94,9 +94,9 @@ class Campaign(TrainingRunner):
         last = self.checkpoint.last_record()
         if last is None:
             record = self._round()
-            self.checkpoint.save(self.weights, round_number=ROUND, record=asdict(record))
+            self.checkpoint.save(self.weights, round_number=ROUND, record=record)
         else:
-            record = read_record(last)
+            record = last
         self.on_round(record)
         for _ in range(_LOOKS_AT_THE_END):
             # After a restart, whoever is connected joins again, to be told the end.

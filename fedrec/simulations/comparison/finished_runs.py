@@ -6,17 +6,13 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from fedrec._internal.json_files import read_document
 from fedrec._internal.toml_files import read_toml
-from fedrec._internal.validation_messages import first_problem
 from fedrec.errors import ConfigError
 from fedrec.privacy.audit import claims
 from fedrec.protocol import modes
-from fedrec.server.report.report_json import SCHEMA
+from fedrec.protocol.training_report.report import REPORT_FILE, read_report
 from fedrec.simulations.run_folder import was_begun
 from fedrec.simulations.sweep_folder import is_finished, is_sweep, runs_of_sweep
 
@@ -24,60 +20,6 @@ TRAINING: Final = "training"
 """What stands for the options of a deployed training: its folder."""
 _WITHOUT_EFFECT: Final = frozenset({"seed", "workers", "device", "engine"})
 """Options of randomness and of how a run is carried out: runs that differ in nothing else are repeats."""
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(ge=0)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class _Class(_Part):
-    label: str
-    support: Annotated[int, Field(ge=0)]
-
-
-class _Metrics(_Part):
-    accuracy: Share | None
-    f1_macro: Share | None
-    per_class: tuple[_Class, ...]
-    split: str | None
-
-
-class _Privacy(_Part):
-    mode: str
-    seeded: bool
-    epsilon: Amount | None
-    epsilon_aggregation_broken: Amount | None
-    delta: Share | None
-
-
-class _Run(_Part):
-    model: str
-    parameters: Amount
-    seconds: Amount
-    merchants: Annotated[int, Field(ge=1)]
-
-
-class _Cost(_Part):
-    bytes_up: Amount
-    bytes_down: Amount
-
-
-class _Round(_Part):
-    opened: bool
-
-
-class _Report(_Part):
-    """What a comparison uses of a report."""
-
-    run: _Run
-    metrics: _Metrics
-    privacy: _Privacy
-    cost: _Cost
-    rounds: tuple[_Round, ...]
-    secure_aggregation: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -108,7 +50,7 @@ class FinishedRun:
     asked: Mapping[str, Any]
     settled: Mapping[str, Any]
     model: str
-    parameters: float
+    parameters: int
     accuracy: float | None
     macro_f1: float | None
     supports: Mapping[str, int]
@@ -156,7 +98,7 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
 
 
 def _read_run(folder: Path) -> FinishedRun:
-    path = folder / "report.json"
+    path = folder / REPORT_FILE
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such folder; give folders of finished runs or sweeps")
     if not path.is_file():
@@ -164,14 +106,10 @@ def _read_run(folder: Path) -> FinishedRun:
         if was_begun(folder):
             hint = f" ('fedrec simulate --resume {shlex.quote(str(folder))}' finishes one that was stopped)"
         raise ConfigError(f"{folder} holds no report.json: give folders of finished runs or sweeps{hint}")
-    try:
-        report = _Report.model_validate(read_document(path, schema=SCHEMA))
-    except ValidationError as error:
-        problem = first_problem(error)
-        raise ConfigError(f"{path} is broken: {'.'.join(problem.where)} {problem.text}") from None
+    report = read_report(folder)
     asked, settled = _options(folder)
     privacy, metrics, merchants = report.privacy, report.metrics, report.run.merchants
-    mode = modes.find(privacy.mode)
+    mode = modes.get(privacy.mode)
     return FinishedRun(
         folder=folder,
         asked=asked,
@@ -184,12 +122,12 @@ def _read_run(folder: Path) -> FinishedRun:
         epsilon=privacy.epsilon,
         epsilon_broken=privacy.epsilon_aggregation_broken,
         delta=privacy.delta,
-        private=mode is not None and mode.private,
-        rounds=sum(line.opened for line in report.rounds),
+        private=mode.private,
+        rounds=report.opened_rounds,
         bytes_up=report.cost.bytes_up / merchants,
         bytes_down=report.cost.bytes_down / merchants,
         seconds=report.run.seconds,
-        alarms=claims.alarms(privacy.model_dump(), claims.trust_of(report.secure_aggregation)),
+        alarms=claims.alarms(mode, report.secure_aggregation.trust, seeded=privacy.seeded),
     )
 
 

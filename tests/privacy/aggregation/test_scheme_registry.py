@@ -15,6 +15,7 @@ from fedrec.privacy.aggregation import ckks, clear, kahe
 from fedrec.privacy.aggregation import scheme_registry as schemes
 from fedrec.privacy.aggregation.spec import SchemeSpec
 from fedrec.privacy.audit import claims
+from fedrec.protocol import modes
 from fedrec.protocol.messages import JoinRequest
 from fedrec.protocol.modes import Mode
 from fedrec.protocol.trust import TrustModel
@@ -117,14 +118,17 @@ def test_a_merchant_refuses_a_plan_that_states_other_than_its_own_scheme(tmp_pat
     assert cohort.charges("m0") == []
 
 
-def test_an_unknown_trust_model_raises_an_alarm() -> None:
-    assert claims.alarms({"mode": "distributed"}, kahe.SPEC.trust) == ()
-    for trust in (None, clear.SPEC.trust):
-        assert claims.exposure_clause(trust) is not None
-        warning = claims.scheme_warning(trust)
-        assert warning is not None and warning.startswith("NOT ENCRYPTED")
-        assert any("not encrypted" in alarm for alarm in claims.alarms({"mode": "distributed"}, trust))
-    assert any("no noise" in alarm for alarm in claims.alarms({"mode": "mild"}, kahe.SPEC.trust))
+def test_what_does_not_protect_raises_an_alarm() -> None:
+    assert claims.alarms(modes.DISTRIBUTED, kahe.SPEC.trust) == ()
+    assert claims.exposure_clause(clear.SPEC.trust) is not None
+    warning = claims.scheme_warning(clear.SPEC.trust)
+    assert warning is not None and warning.startswith("NOT ENCRYPTED")
+    (exposed,) = claims.alarms(modes.DISTRIBUTED, clear.SPEC.trust)
+    assert "not encrypted" in exposed
+    (bare,) = claims.alarms(modes.OFF, kahe.SPEC.trust)
+    assert "no noise" in bare
+    (seeded,) = claims.alarms(modes.LOCAL, kahe.SPEC.trust, seeded=True)
+    assert "seed" in seeded
     one_key = claims.scheme_warning(ckks.SPEC.trust)
     assert one_key is not None and one_key.startswith("ONE KEY")
 

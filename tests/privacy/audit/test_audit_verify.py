@@ -48,10 +48,13 @@ from fedrec.privacy.derived_parameters import DUPLICATE_POLICY, derive
 from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.roster_fingerprints import roster_fingerprint
+from fedrec.protocol.training_report.privacy_section import MerchantLine
 from fedrec.server.receipts import read_receipts
-from fedrec.server.report.report_json import RunFacts, TrainingResult, build_report
+from fedrec.server.report.report_json import build_report
+from fedrec.server.report.training_result import RunFacts, TrainingResult
 from fedrec.simulations.simulation_report import _ledger_epsilon, _spent
 from tests.support.cohort import Cohort
+from tests.support.training_reports import NO_PHOTOS
 
 Bundle = dict[str, Any]
 Change = Callable[[Bundle, "Scene"], None]
@@ -119,20 +122,20 @@ class Scene:
                 rounds_reserved=rounds,
                 seeded=False,
             ),
-            data={},
+            data=NO_PHOTOS,
             per_merchant=[
-                {
-                    "merchant": name,
-                    "records": 40,
-                    "epsilon": _ledger_epsilon(
+                MerchantLine(
+                    merchant=name,
+                    records=40,
+                    epsilon=_ledger_epsilon(
                         _with_count(charges(entries)[rounds:], entries), delta=plan.delta
                     ),
-                    "epsilon_lifetime": _spent(spending(entries)),
-                    "rounds_charged": rounds,
-                }
+                    epsilon_lifetime=_spent(spending(entries)),
+                    rounds_charged=rounds,
+                )
                 for name, entries in ledgers.items()
             ],
-        )
+        ).to_json()
         return {name: whole[name] for name in ("run", "privacy", "secure_aggregation", "warnings")}
 
     def write(self, bundle: Bundle, path: Path, *, resign: bool = True) -> Path:

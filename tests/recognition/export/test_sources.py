@@ -37,7 +37,7 @@ def written(folder: Path, plan: str, change: Callable[[dict[str, Any]], object])
     report["warnings"] = ["delta is large"]
     report["privacy"]["unit"] = "record"
     report["run"] |= {"id": "r1", "dataset": "photos"}
-    report["metrics"]["accuracy_interval"] = [0.7, 0.9]
+    report["metrics"] |= {"accuracy_interval": [0.7, 0.9], "split": "test"}
     change(report)
     (folder / "report.json").write_text(json.dumps(report))
     network = model_registry.get("cnn-tanh").build(classes=2, channels=1, size=16, seed=3)
@@ -63,7 +63,7 @@ def test_what_the_report_says_is_kept(run: Path) -> None:
 def test_public_photos_of_the_operator_need_no_cover(tmp_path: Path, plan: str) -> None:
     def change(report: dict[str, Any]) -> None:
         report["metrics"]["split"] = "eval-data"
-        del report["run"]["dataset"]
+        report["run"] |= {"dataset": None, "engine": "deployment"}
 
     made = trained_source(written(tmp_path / "run", plan, change))
     assert made.measured[0].covered is None and "public" in made.measured[0].photos
