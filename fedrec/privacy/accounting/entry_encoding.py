@@ -133,37 +133,50 @@ def _parsed(kind: type[Any], values: Any) -> Any:
     return kind(**values)
 
 
-def _from_row(row: Row) -> Entry:
-    """Parse a row; raise ``ValueError`` unless columns and payload agree and all fields have their types."""
-    sequence, key, payload, digest, signature = row
+def read_entry(payload: str, *, digest: bytes, signature: bytes) -> Entry:
+    """Parse an entry's payload; its place in the chain is not checked.
+
+    Args:
+        payload: what :func:`payload_of` returned.
+        digest: the entry's hash.
+        signature: the merchant's signature of it.
+
+    Returns:
+        The entry.
+
+    Raises:
+        ValueError: the payload is no entry, or a field is missing, unknown or of a wrong type.
+    """
     body = json.loads(payload)
     if not isinstance(body, dict):
         raise ValueError("the payload is not an entry")
-    if body.get("sequence") != sequence:
-        raise ValueError("columns and payload differ")
-    position = (int(sequence), str(body.get("created_at")), bytes(digest), bytes(signature))
+    sequence = body.get("sequence")
+    if not isinstance(sequence, int) or isinstance(sequence, bool):
+        raise ValueError("the payload has no number")
+    position = (sequence, str(body.get("created_at")), digest, signature)
     kind = body.get("kind")
-    entry: Entry
     if kind == "answer":
-        entry = AnswerEntry(*position, answer=_parsed(Answer, body.get("answer")))
-    elif kind == "rotation":
-        entry = RotationEntry(*position, rotation=_parsed(KeyRotation, body.get("rotation")))
-    elif kind in ("charge", "count"):
-        accountants = str(body.get("accountants"))
-        epsilons: Epsilons = _parsed(Epsilons, body.get("epsilons"))
-        if kind == "count":
-            entry = CountEntry(
-                *position, count=_parsed(Count, body.get("count")), accountants=accountants, epsilons=epsilons
-            )
-        else:
-            charge: Charge = _parsed(Charge, body.get("charge"))
-            data = str(body.get("data"))
-            entry = ChargeEntry(
-                *position, charge=charge, data=data, accountants=accountants, epsilons=epsilons
-            )
-    else:
+        return AnswerEntry(*position, answer=_parsed(Answer, body.get("answer")))
+    if kind == "rotation":
+        return RotationEntry(*position, rotation=_parsed(KeyRotation, body.get("rotation")))
+    if kind not in ("charge", "count"):
         raise ValueError("its kind is unknown")
-    if _key(entry) != key:
+    accountants = str(body.get("accountants"))
+    epsilons: Epsilons = _parsed(Epsilons, body.get("epsilons"))
+    if kind == "count":
+        count: Count = _parsed(Count, body.get("count"))
+        return CountEntry(*position, count=count, accountants=accountants, epsilons=epsilons)
+    charge: Charge = _parsed(Charge, body.get("charge"))
+    return ChargeEntry(
+        *position, charge=charge, data=str(body.get("data")), accountants=accountants, epsilons=epsilons
+    )
+
+
+def _from_row(row: Row) -> Entry:
+    """Parse a row; raise ``ValueError`` unless columns and payload agree and all fields have their types."""
+    sequence, key, payload, digest, signature = row
+    entry = read_entry(payload, digest=bytes(digest), signature=bytes(signature))
+    if entry.sequence != sequence or _key(entry) != key:
         raise ValueError("columns and payload differ")
     return entry
 

@@ -10,7 +10,6 @@ from fedrec.privacy.accounting.budget_rating import rate_budget
 from fedrec.privacy.audit.bundled_ledger import (
     BundledLedger,
     BundledTraining,
-    is_of_figures,
     largest,
     or_infinite,
     shown_epsilon,
@@ -37,23 +36,23 @@ _BY_TRAINING = (
 def headline_figures(ledgers: Sequence[BundledLedger]) -> tuple[Block, ...]:
     """Show the largest budgets and the number of charges; with seeded noise there is no epsilon."""
     worst = max(ledgers, key=lambda ledger: or_infinite(ledger.training_epsilon))
-    most = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["spent"]))
-    seeded = any(ledger.summary["seeded"] for ledger in ledgers)
+    most = max(ledgers, key=lambda ledger: or_infinite(ledger.summary.spent))
+    seeded = any(ledger.summary.seeded for ledger in ledgers)
     rounds = sum(len(ledger.charges) for ledger in ledgers)
-    broken = largest([ledger.summary["spent_aggregation_broken"] for ledger in ledgers])
+    broken = largest([ledger.summary.spent_aggregation_broken for ledger in ledgers])
     return (
         Figures(
             (
                 Figure(
                     "Training that cost most",
                     _headline(worst.training_epsilon, seeded=seeded),
-                    _note(worst.training_epsilon, worst.summary["training_delta"], seeded=seeded),
+                    _note(worst.training_epsilon, worst.summary.training_delta, seeded=seeded),
                     "epsilon",
                 ),
                 Figure(
                     "Spent over a lifetime",
-                    _headline(most.summary["spent"], seeded=seeded),
-                    _note(most.summary["spent"], most.summary["delta"], seeded=seeded),
+                    _headline(most.summary.spent, seeded=seeded),
+                    _note(most.summary.spent, most.summary.delta, seeded=seeded),
                     "epsilon",
                 ),
                 Figure(
@@ -86,14 +85,14 @@ def budgets_by_merchant(ledgers: Sequence[BundledLedger]) -> Section:
     rows = tuple(
         (
             ledger.name,
-            str(ledger.summary["charges"]),
-            str(ledger.summary["size"]),
+            str(ledger.summary.charges),
+            str(ledger.summary.size),
             shown_epsilon(ledger.training_epsilon),
-            shown_epsilon(ledger.summary["spent"]),
-            rate_budget(ledger.summary["spent"], delta=ledger.summary["delta"]).word,
-            _left(ledger, ledger.summary["spent"]),
-            shown_epsilon(ledger.summary["spent_aggregation_broken"]),
-            number_format.delta(ledger.summary["delta"]),
+            shown_epsilon(ledger.summary.spent),
+            rate_budget(ledger.summary.spent, delta=ledger.summary.delta).word,
+            _left(ledger, ledger.summary.spent),
+            shown_epsilon(ledger.summary.spent_aggregation_broken),
+            number_format.delta(ledger.summary.delta),
             str(ledger.receipts),
         )
         for ledger in ledgers
@@ -147,17 +146,17 @@ def budgets_by_training(
 
 def _training(by_merchant: Sequence[BundledTraining], plan: TrainingPlan | None) -> tuple[str, ...]:
     entries = [entry for mine in by_merchant for entry in mine.charges]
-    charge = entries[0]["charge"]
-    rounds = {entry["charge"]["round_number"] for entry in entries if not is_of_figures(entry)}
-    figures = " and site figures" if any(map(is_of_figures, entries)) else ""
+    charge = entries[0].charge
+    rounds = {entry.charge.round_number for entry in entries if not entry.charge.is_of_figures}
+    figures = " and site figures" if any(entry.charge.is_of_figures for entry in entries) else ""
     return (
         by_merchant[0].training_id[:12],
-        charge["model"],
-        f"{charge['mode']}, {plan.scheme if plan else 'plan not here'}",
+        charge.model,
+        f"{charge.mode}, {plan.scheme if plan else 'plan not here'}",
         f"{len(rounds)}" + (f" of {plan.rounds}" if plan else "") + figures,
         str(len(by_merchant)),
-        number_format.general(charge["sample_rate"]),
-        f"{charge['guaranteed_noise_multiplier']:.3f}",
+        number_format.general(charge.sample_rate),
+        f"{charge.guaranteed_noise_multiplier:.3f}",
         shown_epsilon(largest([mine.epsilon for mine in by_merchant])),
-        min(entry["created_at"] for entry in entries)[:10],
+        min(entry.created_at for entry in entries)[:10],
     )

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +18,8 @@ from fedrec._internal.moments import now_text
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.code_hash import code_name
 from fedrec.privacy.accounting.entry_encoding import payload_of
-from fedrec.privacy.accounting.ledger_entries import Entry, charges, finite, last_count, spending
 from fedrec.privacy.accounting.ledger_reader import read_entries, read_openings
-from fedrec.privacy.accounting.lifetime_spend import Lifetime
+from fedrec.privacy.audit.ledger_summary import summarise
 from fedrec.privacy.audit.verify import SCHEMA, STATEMENTS
 from fedrec.privacy.identity import SigningIdentity, verify
 from fedrec.protocol.plan import TrainingPlan
@@ -155,7 +153,7 @@ def _merchant(record: MerchantRecord, receipts: Iterable[Receipt]) -> dict[str, 
             if receipt.head.statement.merchant == record.name
         ],
         "openings": _openings(record) if record.discloses_data else {},
-        "summary": summarise(entries),
+        "summary": summarise(entries).model_dump(mode="json"),
     }
 
 
@@ -164,39 +162,3 @@ def _openings(record: MerchantRecord) -> dict[str, dict[str, str]]:
         str(sequence): {"salt": opening.salt.hex(), "version": opening.version}
         for sequence, opening in read_openings(record.ledger).items()
     }
-
-
-def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return a ledger's figures for people.
-
-    ``training_epsilon`` is the largest proved epsilon of a training by itself, without the declared counts
-    that pages and reports count with it, at ``training_delta``;
-    ``spent`` what the lifetime filter counts for all of them against a cap of (``cap_epsilon``, ``delta``).
-    """
-    costs = spending(entries)
-    last, declared = costs[-1].epsilons, last_count(entries)
-    charged = charges(entries)
-    lifetime = Lifetime.of(costs)
-    broken = lifetime.reading(epsilon=last.cap_epsilon, delta=last.delta, view="aggregation_broken")
-    ends = {entry.charge.training_id: entry for entry in charged}
-    worst = max(ends.values(), key=lambda entry: _infinite(entry.epsilons.own_epsilon), default=None)
-    return {
-        "entries": len(entries),
-        "head": entries[-1].hash.hex(),
-        "charges": len(charged),
-        "size": None if declared is None else declared.size,
-        "training_epsilon": 0.0 if worst is None else worst.epsilons.own_epsilon,
-        "training_delta": None if worst is None else worst.charge.delta,
-        "spent": last.spent_after,
-        "spent_aggregation_broken": finite(broken.spent),
-        "cap_epsilon": last.cap_epsilon,
-        "delta": last.delta,
-        "least_noise_multiplier": min((e.charge.guaranteed_noise_multiplier for e in charged), default=None),
-        "largest_sample_rate": max((e.charge.sample_rate for e in charged), default=None),
-        "trainings": len(ends),
-        "seeded": sum(entry.cost.seeded for entry in costs),
-    }
-
-
-def _infinite(epsilon: float | None) -> float:
-    return math.inf if epsilon is None else epsilon

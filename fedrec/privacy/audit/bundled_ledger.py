@@ -11,13 +11,21 @@ from typing import Any
 
 from fedrec._internal import number_format
 from fedrec.privacy.accounting.count_release import count_event
-from fedrec.privacy.accounting.ledger_entries import finite
+from fedrec.privacy.accounting.entry_contents import Charge, Count
+from fedrec.privacy.accounting.entry_encoding import read_entry
+from fedrec.privacy.accounting.ledger_entries import (
+    ChargeEntry,
+    CountEntry,
+    SpendingEntry,
+    charges,
+    finite,
+    spending,
+)
 from fedrec.privacy.accounting.privacy_spend import PrivacySpend
+from fedrec.privacy.audit.ledger_summary import LedgerSummary
 from fedrec.protocol.schema import sha256_hex
 
 NO_BOUND = "no bound"
-
-Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class BundledTraining:
     """
 
     training_id: str
-    charges: tuple[Entry, ...]
+    charges: tuple[ChargeEntry, ...]
     spend: PrivacySpend
     epsilon: float | None
 
@@ -49,7 +57,7 @@ class BundledLedger:
     Attributes:
         name: the merchant.
         key: its public signing key, hexadecimal.
-        summary: its figures, from :func:`fedrec.privacy.audit.bundle.summarise`.
+        summary: its figures, from its entries.
         costs: parsed entries that cost something: charges and counts.
         policies: parsed policies by hash.
         receipts: number of servers' receipts.
@@ -57,44 +65,48 @@ class BundledLedger:
 
     name: str
     key: str
-    summary: Mapping[str, Any]
-    costs: tuple[Entry, ...]
+    summary: LedgerSummary
+    costs: tuple[SpendingEntry, ...]
     policies: Mapping[str, Mapping[str, Any]]
     receipts: int
 
     @classmethod
     def read(cls, merchant: Mapping[str, Any]) -> BundledLedger:
-        """Parse a merchant of a bundle's body."""
+        """Parse a merchant of a bundle's body; raise ``ValueError`` where its form is wrong."""
+        entries = [
+            read_entry(
+                row["payload"],
+                digest=bytes.fromhex(row["hash"]),
+                signature=bytes.fromhex(row["signature"]),
+            )
+            for row in merchant["entries"]
+        ]
         return cls(
             name=merchant["merchant"],
             key=merchant["public_key"],
-            summary=merchant["summary"],
-            costs=tuple(
-                entry
-                for row in merchant["entries"]
-                if (entry := json.loads(row["payload"]))["kind"] in ("charge", "count")
-            ),
+            summary=LedgerSummary.model_validate(merchant["summary"]),
+            costs=tuple(spending(entries)),
             policies={sha256_hex(text.encode()): json.loads(text) for text in merchant["policies"]},
             receipts=len(merchant["receipts"]),
         )
 
     @property
-    def charges(self) -> tuple[Entry, ...]:
+    def charges(self) -> tuple[ChargeEntry, ...]:
         """The entries that charge a round."""
-        return tuple(entry for entry in self.costs if entry["kind"] == "charge")
+        return tuple(charges(self.costs))
 
     @cached_property
     def trainings(self) -> tuple[BundledTraining, ...]:
         """What was charged, by training."""
-        found: dict[str, list[Entry]] = {}
+        found: dict[str, list[ChargeEntry]] = {}
         for entry in self.charges:
-            found.setdefault(entry["charge"]["training_id"], []).append(entry)
+            found.setdefault(entry.charge.training_id, []).append(entry)
         return tuple(_training(key, mine, self.counts) for key, mine in found.items())
 
     @property
-    def counts(self) -> tuple[Entry, ...]:
+    def counts(self) -> tuple[CountEntry, ...]:
         """The entries of noised counts that were declared."""
-        return tuple(entry for entry in self.costs if entry["kind"] == "count")
+        return tuple(entry for entry in self.costs if isinstance(entry, CountEntry))
 
     @property
     def worst(self) -> BundledTraining | None:
@@ -107,15 +119,14 @@ class BundledLedger:
         return 0.0 if self.worst is None else self.worst.epsilon
 
     @property
-    def last(self) -> Mapping[str, Any]:
-        """The last charge, of a round or of a count."""
-        found: Mapping[str, Any] = self.costs[-1][self.costs[-1]["kind"]]
-        return found
+    def last(self) -> Charge | Count:
+        """What was spent last, on a round or on a count."""
+        return self.costs[-1].cost
 
     @property
     def policy_hash(self) -> str:
         """The hash of the policy that the last charge was made under."""
-        return str(self.last["policy_hash"])
+        return self.last.policy_hash
 
     @property
     def cap(self) -> float | None:
@@ -125,34 +136,24 @@ class BundledLedger:
         return None if found is None else float(found)
 
 
-def _training(training_id: str, charges: Sequence[Entry], counts: Sequence[Entry]) -> BundledTraining:
+def _training(
+    training_id: str, entries: Sequence[ChargeEntry], counts: Sequence[CountEntry]
+) -> BundledTraining:
     parts = [
-        [entry["charge"] for entry in charges if is_of_figures(entry) == figures] for figures in (False, True)
+        [entry.charge for entry in entries if entry.charge.is_of_figures == figures]
+        for figures in (False, True)
     ]
     main, *figures = [_spend(part) for part in parts if part]
     spend = main.with_figures(figures[0] if figures else None).with_releases(
-        *(count_event(entry["count"]["sigma"]) for entry in counts)
+        *(count_event(entry.count.sigma) for entry in counts)
     )
-    unbounded = charges[-1]["epsilons"]["own_epsilon"] is None
-    return BundledTraining(training_id, tuple(charges), spend, None if unbounded else finite(spend.epsilon()))
+    unbounded = entries[-1].epsilons.own_epsilon is None
+    return BundledTraining(training_id, tuple(entries), spend, None if unbounded else finite(spend.epsilon()))
 
 
-def is_of_figures(entry: Entry) -> bool:
-    """Return whether a charge's entry is of site figures, whose round follows the training's last one."""
-    return bool(entry["charge"]["round_number"] == entry["charge"]["rounds"] + 1)
-
-
-def _spend(charges: Sequence[Mapping[str, Any]]) -> PrivacySpend:
+def _spend(alike: Sequence[Charge]) -> PrivacySpend:
     """Return what charges that are all alike spend together."""
-    first = charges[0]
-    return PrivacySpend(
-        sample_rate=first["sample_rate"],
-        multiplier=first["guaranteed_noise_multiplier"],
-        broken_multiplier=first["broken_noise_multiplier"],
-        steps=sum(charge["steps"] for charge in charges),
-        beta=first["beta"],
-        delta=first["delta"],
-    )
+    return alike[0].spend.with_steps(sum(charge.steps for charge in alike))
 
 
 def shown_epsilon(value: float | None) -> str:

@@ -32,7 +32,7 @@ def party_views_section(
         The section; empty if no plan of a charged training is there.
     """
     charged: dict[str, list[float | None]] = {}
-    seeded = any(ledger.summary["seeded"] for ledger in ledgers)
+    seeded = any(ledger.summary.seeded for ledger in ledgers)
     for ledger in ledgers:
         for training in ledger.trainings:
             charged.setdefault(training.training_id, []).append(training.epsilon)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
 from fedrec.privacy.accounting.budget_rating import USUAL_DELTA, Rating, rate_budget, unit_in_words
+from fedrec.privacy.accounting.entry_contents import Charge
 from fedrec.privacy.accounting.group_privacy import SHOWN_COPIES
 from fedrec.privacy.accounting.ledger_entries import finite
 from fedrec.privacy.audit import claims
@@ -28,10 +28,10 @@ def alarms(ledgers: Sequence[BundledLedger], plans: Mapping[str, TrainingPlan]) 
         One alert per reason; empty when there is none.
     """
     found: list[Alert] = []
-    seeded = [ledger.name for ledger in ledgers if ledger.summary["seeded"]]
+    seeded = [ledger.name for ledger in ledgers if ledger.summary.seeded]
     if _unbounded(ledgers):
-        charges = [entry["charge"] for ledger in ledgers for entry in ledger.charges]
-        bare = any(charge["guaranteed_noise_multiplier"] == 0 for charge in charges)
+        charges = [entry.charge for ledger in ledgers for entry in ledger.charges]
+        bare = any(charge.guaranteed_noise_multiplier == 0 for charge in charges)
         why = "at least one charge was made without noise" if bare else "rounding has used up the whole delta"
         found.append(Alert((f"There is NO privacy guarantee: {why}.",)))
     if seeded:
@@ -63,13 +63,13 @@ def guarantee_blocks(ledgers: Sequence[BundledLedger], plans: Mapping[str, Train
     """
     if _unbounded(ledgers):
         return [Paragraph("There is none.", "lead")]
-    charges = [entry["charge"] for ledger in ledgers for entry in ledger.charges]
+    charges = [entry.charge for ledger in ledgers for entry in ledger.charges]
     worst = max(ledgers, key=lambda ledger: or_infinite(ledger.training_epsilon))
     lifetime = _over_lifetime(ledgers, charges, worst)
     if worst.worst is None:
         text = "No round was charged: beside the noised count of units that each declared, nothing was given."
         return [Paragraph(text, "lead"), *lifetime]
-    seeded = any(ledger.summary["seeded"] for ledger in ledgers)
+    seeded = any(ledger.summary.seeded for ledger in ledgers)
     given = "Without a seed these settings would give: " if seeded else ""
     return [
         *_of_training(worst, worst.worst, plans.get(worst.worst.training_id), given=given),
@@ -78,7 +78,7 @@ def guarantee_blocks(ledgers: Sequence[BundledLedger], plans: Mapping[str, Train
 
 
 def _unbounded(ledgers: Sequence[BundledLedger]) -> bool:
-    return any(None in (ledger.training_epsilon, ledger.summary["spent"]) for ledger in ledgers)
+    return any(None in (ledger.training_epsilon, ledger.summary.spent) for ledger in ledgers)
 
 
 def _sentence(rated: Rating, text: str, *, lead: bool = False) -> Block:
@@ -87,16 +87,16 @@ def _sentence(rated: Rating, text: str, *, lead: bool = False) -> Block:
 
 
 def _over_lifetime(
-    ledgers: Sequence[BundledLedger], charges: Sequence[Mapping[str, Any]], worst: BundledLedger
+    ledgers: Sequence[BundledLedger], charges: Sequence[Charge], worst: BundledLedger
 ) -> list[Block]:
     """State what the merchant that spent most has spent, in words and in formal terms."""
-    unit = unit_in_words(worst.last["unit"])
-    most = max(ledgers, key=lambda ledger: or_infinite(ledger.summary["spent"]))
-    spent, delta = most.summary["spent"], most.summary["delta"]
+    unit = unit_in_words(worst.last.unit)
+    most = max(ledgers, key=lambda ledger: or_infinite(ledger.summary.spent))
+    spent, delta = most.summary.spent, most.summary.delta
     rated = rate_budget(spent, delta=delta, unit=unit)
-    colluders = max((charge["colluders"] for charge in charges), default=0)
+    colluders = max((charge.colluders for charge in charges), default=0)
     against = "a server that no merchant sides with"
-    found = [modes.find(charge["mode"]) for charge in charges]
+    found = [modes.find(charge.mode) for charge in charges]
     if any(mode is not None and mode.shares_noise for mode in found):
         others = counted(colluders, "merchant sides", plural="merchants side")
         against = f"a server that up to {others} with"
@@ -110,9 +110,9 @@ def _over_lifetime(
         ),
         Paragraph(
             f"In formal terms: ({shown_epsilon(spent)}, {number_format.delta(delta)})-differential privacy "
-            f"under add-or-remove adjacency of one {worst.last['unit']}, over everything that was charged, "
+            f"under add-or-remove adjacency of one {worst.last.unit}, over everything that was charged, "
             f"against {against}. If aggregation were broken and somebody saw each upload alone, epsilon "
-            f"would be {shown_epsilon(most.summary['spent_aggregation_broken'])} by the same rule.",
+            f"would be {shown_epsilon(most.summary.spent_aggregation_broken)} by the same rule.",
             "note",
         ),
     ]
@@ -122,7 +122,7 @@ def _of_training(
     ledger: BundledLedger, training: BundledTraining, plan: TrainingPlan | None, *, given: str
 ) -> list[Block]:
     """State the proved epsilon of the training that cost most, in words and for copies."""
-    unit, delta, spend = unit_in_words(ledger.last["unit"]), training.delta, training.spend
+    unit, delta, spend = unit_in_words(ledger.last.unit), training.delta, training.spend
     rated = rate_budget(
         training.epsilon,
         delta=delta,

@@ -31,8 +31,8 @@ def software_section(software: Mapping[str, str], ledgers: Sequence[BundledLedge
         The section.
     """
     costs = [entry for ledger in ledgers for entry in ledger.costs]
-    codes = sorted({entry[entry["kind"]]["code"] for entry in costs})
-    accountants = sorted({entry["accountants"] for entry in costs})
+    codes = sorted({entry.cost.code for entry in costs})
+    accountants = sorted({entry.accountants for entry in costs})
     rows = [("this report was made by", Code(software["code"]))]
     rows += [("charges were made by", Code(code)) for code in codes]
     rows += [("accountants", Code(text)) for text in accountants]

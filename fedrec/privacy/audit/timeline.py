@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Literal
 
 from fedrec._internal import number_format
+from fedrec.privacy.accounting.ledger_entries import SpendingEntry
 from fedrec.privacy.audit.bundled_ledger import or_infinite
 from fedrec.report.charts import Band, Chart, Line, Tick, y_axis
 from fedrec.report.document import Key, Plot, Plots
@@ -38,7 +39,7 @@ _STEPS = (
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[str, float | None]) -> Plots:
+def timeline(ledgers: Mapping[str, Sequence[SpendingEntry]], caps: Mapping[str, float | None]) -> Plots:
     """Draw the epsilons of ledgers over time.
 
     Args:
@@ -50,15 +51,15 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
         nearly the same.
     """
     charged = {name: entries for name, entries in ledgers.items() if entries}
-    times = [datetime.fromisoformat(entry["created_at"]) for entries in charged.values() for entry in entries]
+    times = [datetime.fromisoformat(entry.created_at) for entries in charged.values() for entry in entries]
     start, end = min(times), max(times)
-    spent = {name: or_infinite(entries[-1]["epsilons"]["spent_after"]) for name, entries in charged.items()}
+    spent = {name: or_infinite(entries[-1].epsilons.spent_after) for name, entries in charged.items()}
     order = sorted(charged, key=lambda name: -spent[name])[:MOST_PANELS]
     shown = [name for name in charged if name in order]
     lines = {
         name: (
-            Line(_curve(charged[name], "own_epsilon", start=start, end=end), "orange"),
-            Line(_curve(charged[name], "spent_after", start=start, end=end), "blue"),
+            Line(_curve(charged[name], of="own", start=start, end=end), "orange"),
+            Line(_curve(charged[name], of="spent", start=start, end=end), "blue"),
         )
         for name in charged
     }
@@ -80,7 +81,7 @@ def timeline(ledgers: Mapping[str, Sequence[Mapping[str, Any]]], caps: Mapping[s
         return Plots((plot,), caption=caption.strip(), small=True, key=key)
     plots = []
     for name in shown:
-        last = charged[name][-1]["epsilons"]["spent_after"]
+        last = charged[name][-1].epsilons.spent_after
         value = "no bound" if last is None else number_format.epsilon(last)
         chart = Chart(
             describes=f"{name}: {value} spent",
@@ -188,19 +189,33 @@ def _notes(far: Mapping[str, float], *, shown: int, charged: int) -> str:
     return " ".join(notes)
 
 
-def _curve(entries: Sequence[Mapping[str, Any]], key: str, *, start: datetime, end: datetime) -> Curve:
-    values = [entry["epsilons"][key] for entry in entries]
-    if any(value is None for value in values):
+def _curve(
+    entries: Sequence[SpendingEntry], *, of: Literal["own", "spent"], start: datetime, end: datetime
+) -> Curve:
+    """Return one epsilon of a ledger over time.
+
+    Args:
+        entries: its costs, in order.
+        of: that of each training by itself, or what the lifetime filter counts for all.
+        start: the time of the first point on the axis.
+        end: the time of the last one.
+
+    Returns:
+        The points; none where an epsilon has no bound.
+    """
+    found = [entry.epsilons.own_epsilon if of == "own" else entry.epsilons.spent_after for entry in entries]
+    values = [value for value in found if value is not None]
+    if len(values) < len(found):
         return ()
     span = (end - start).total_seconds()
     # Charges within one second are spread by their order, since a vertical line would show nothing.
     places = [
-        (datetime.fromisoformat(entry["created_at"]) - start).total_seconds() / span
+        (datetime.fromisoformat(entry.created_at) - start).total_seconds() / span
         if span
         else k / len(entries)
         for k, entry in enumerate(entries, start=1)
     ]
-    before = entries[0]["epsilons"]["spent_before"] or 0.0 if key == "spent_after" else 0.0
+    before = entries[0].epsilons.spent_before or 0.0 if of == "spent" else 0.0
     first = (places[0] if span else 0.0, before)
     return (first, *zip(places, values, strict=True))
 
