@@ -6,9 +6,9 @@ with the specification of the scheme in its own installation.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
 from fedrec.protocol.schema import Strict
 
@@ -49,11 +49,3 @@ class TrustModel(Strict):
     def encrypted(self) -> bool:
         """Whether updates are hidden from the server acting alone."""
         return self.reads_single_updates != "server"
-
-    @classmethod
-    def read(cls, value: Any) -> TrustModel | None:
-        """Parse the trust model that a report states; None if it is invalid, an alarm to callers."""
-        try:
-            return cls.model_validate(value)
-        except ValidationError:
-            return None
