@@ -104,7 +104,9 @@ def open_database(path: Path) -> sqlite3.Connection:
     if (application, version) != (_APPLICATION, _VERSION):
         connection.close()
         what = f"a catalogue of format {version}" if application == _APPLICATION else "no catalogue"
-        raise DataError(f"{path} is {what}; this version of fedrec reads format {_VERSION}")
+        raise DataError(
+            f"{path} is {what}; this version of fedrec reads format {_VERSION}: import into a new folder"
+        )
     # A view may have rows without end, and a trigger may change what nobody asked for.
     if made != {statement for statement in _TABLES if statement.startswith("CREATE")}:
         connection.close()
