@@ -1,4 +1,4 @@
-"""Fine-tuning a vision transformer by LoRA: clipped steps against plain ones, and a training.
+"""Fine-tuning by LoRA: clipped steps against plain ones, a merchant's round, and a training.
 
     python benchmarks/fine_tuning.py [--quick] [--json FILE]
 
@@ -10,6 +10,9 @@ of the resident set. Plain training is a forward and a backward pass on the mean
 A merchant's round is the clipped sum of 30 photos in ``small``, with all blocks adapted, from pictures, or
 with the last ones alone, from cached tokens, in CPU seconds on one thread; the tokens of the photos are
 computed once before the first round.
+
+``lite0`` is ``effnet-lite0-lora``, the packaged model, on cached tokens. A merchant's round is compared with
+that of the head on the same network, for 384 photos: an eighth of 3,068.
 
 The training is ``fedrec simulate`` of three merchants with 30 photos each under encryption, in ``small`` from
 a safetensors file with the default number of adapted blocks, 3 rounds; ``--quick`` leaves it out. Its memory
@@ -36,6 +39,8 @@ from torch.nn import functional as F
 
 from fedrec.privacy.dp.clipping import RecordClipper
 from fedrec.privacy.dp.vectors import load_parameter_vector, parameter_count, parameter_vector, trainable
+from fedrec.vision import model_registry
+from fedrec.vision.backbones.backbone import ViewExtractor
 from fedrec.vision.backbones.weights_files.layers import shared_copy
 from fedrec.vision.backbones.weights_files.split import LeadingPart, block_count
 from fedrec.vision.models.lora import FineTuned
@@ -46,6 +51,8 @@ CLASSES = 10
 BATCH = 16
 PHOTOS = 30
 BLOCKS = (1, 2, 4, 12)
+PACKAGED = ("effnet-lite0-lora", "effnet-lite0-head")
+PACKAGED_PHOTOS = 384
 ROUNDS = 3
 
 
@@ -56,32 +63,41 @@ def network(name: str) -> nn.Module:
     return made.eval()
 
 
-def speed(name: str, *, repeats: int) -> dict[str, Any]:
-    """Compare a clipped step's time and memory with a plain one's."""
+def moved(model: nn.Module) -> nn.Module:
+    """Move a model away from its start, where the head is zero and no gradient reaches the network."""
+    load_parameter_vector(model, parameter_vector(model) + 0.01)
+    return model
+
+
+def vit_speed(name: str, *, repeats: int) -> dict[str, Any]:
+    """Compare steps of a vision transformer from pictures."""
     frozen = network(name)
     model = FineTuned(frozen, classes=CLASSES, dimension=int(getattr(frozen, "num_features")))  # noqa: B009
-    # At the start no gradient reaches the network, since the head is zero.
-    load_parameter_vector(model, parameter_vector(model) + 0.01)
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.randn(BATCH, 3, 224, 224, generator=generator)
-    labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
+    pictures = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    return speed(name, moved(model), pictures, repeats=repeats)
+
+
+def speed(name: str, model: nn.Module, inputs: torch.Tensor, *, repeats: int) -> dict[str, Any]:
+    """Compare a clipped step's time and memory with a plain one's."""
+    labels = torch.arange(len(inputs)) % CLASSES
     parameters = trainable(model)
 
     def plain() -> None:
-        loss = F.cross_entropy(model(pictures), labels)
-        torch.autograd.grad(loss, parameters, allow_unused=True)
+        for part, wanted in zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True):
+            loss = F.cross_entropy(model(part), wanted)
+            torch.autograd.grad(loss, parameters, allow_unused=True)
 
     clipper = RecordClipper(model, clip=1.0)
 
     def clipped() -> None:
-        clipper.clipped_sum(pictures[:, None], labels)
+        clipper.clipped_sum(inputs[:, None], labels)
 
     times = {"plain": cpu_seconds(plain, repeats=repeats), "clipped": cpu_seconds(clipped, repeats=repeats)}
     return {
         "network": name,
         "trained parameters": parameter_count(model),
-        "plain, ms": 1000 * times["plain"] / BATCH,
-        "clipped, ms": 1000 * times["clipped"] / BATCH,
+        "plain, ms": 1000 * times["plain"] / len(inputs),
+        "clipped, ms": 1000 * times["clipped"] / len(inputs),
         "plain, MiB": peak_memory_bytes(plain) / 2**20,
         "clipped, MiB": peak_memory_bytes(clipped) / 2**20,
         "clipped of plain's speed": times["plain"] / times["clipped"],
@@ -107,8 +123,7 @@ def a_round(adapted: int, *, repeats: int) -> dict[str, Any]:
         dimension=int(getattr(frozen, "num_features")),  # noqa: B009
         frozen_blocks=blocks - adapted if adapted < blocks else None,
     )
-    load_parameter_vector(model, parameter_vector(model) + 0.01)
-    with RecordClipper(model, clip=1.0) as clipper:
+    with RecordClipper(moved(model), clip=1.0) as clipper:
         taken = cpu_seconds(lambda: clipper.clipped_sum(inputs[:, None], labels), repeats=repeats)
     return {
         "adapted blocks": adapted,
@@ -116,6 +131,39 @@ def a_round(adapted: int, *, repeats: int) -> dict[str, Any]:
         "a round, s": taken,
         "tokens, once, s": once,
         "input of a photo, kB": inputs[0].numel() * inputs.element_size() / 1000,
+    }
+
+
+def packaged_tokens(count: int) -> torch.Tensor:
+    """Random tokens of the packaged model."""
+    shape = model_registry.get(PACKAGED[0]).record_shape(3, 224)
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0)).half()
+
+
+def packaged(name: str) -> nn.Module:
+    """One of the packaged models."""
+    return moved(model_registry.get(name).build(classes=CLASSES, channels=3, size=224, seed=0))
+
+
+def packaged_round(name: str, *, repeats: int) -> dict[str, Any]:
+    """Measure a merchant's round of a packaged model, and what a photo costs before."""
+    spec, model = model_registry.get(name), packaged(name)
+    inputs = packaged_tokens(PACKAGED_PHOTOS)
+    extractors: list[ViewExtractor] = [spec.tokens.extractor()] if spec.tokens is not None else []
+    if spec.features is not None:
+        inputs = F.normalize(torch.rand(PACKAGED_PHOTOS, *spec.record_shape(3, 224)), dim=1)
+        extractors = list(spec.features.extractors().values())
+    (extractor,) = extractors
+    pictures = torch.randint(0, 256, (BATCH, 224, 224, 3), dtype=torch.uint8).numpy()
+    labels = torch.arange(len(inputs)) % CLASSES
+    with RecordClipper(model, clip=1.0) as clipper:
+        taken = cpu_seconds(lambda: clipper.clipped_sum(inputs[:, None], labels), repeats=repeats)
+    return {
+        "model": name,
+        "trained": parameter_count(model),
+        "a round, s": taken,
+        "a photo, once, ms": 1000 * cpu_seconds(lambda: extractor(pictures), repeats=repeats) / BATCH,
+        "kept of a photo, kB": 2 * extractor.dimension / 1000,
     }
 
 
@@ -149,7 +197,10 @@ def main() -> None:
     """Run the benchmark."""
     options = parse(__doc__ or "")
     torch.set_num_threads(1)
-    rows = [speed(name, repeats=2 if options.quick else 5) for name in NETWORKS]
+    repeats = 2 if options.quick else 5
+    rows = [vit_speed(name, repeats=repeats) for name in NETWORKS]
+    rows.append(speed("lite0", packaged(PACKAGED[0]), packaged_tokens(4 * BATCH), repeats=repeats))
+    compared = [packaged_round(name, repeats=repeats) for name in PACKAGED]
     rounds = [a_round(adapted, repeats=1 if options.quick else 3) for adapted in BLOCKS]
     with tempfile.TemporaryDirectory() as scratch:
         trained = [] if options.quick else training(Path(scratch))
@@ -159,7 +210,8 @@ def main() -> None:
         f"round_of_{row['adapted blocks']}_vs_{BLOCKS[-1]}_blocks": row["a round, s"] / whole
         for row in rounds[:-1]
     }
-    finish("fine_tuning", options, rows=[*rows, *rounds, *trained], ratios=ratios)
+    ratios["round_of_lite0_vs_head"] = compared[0]["a round, s"] / compared[1]["a round, s"]
+    finish("fine_tuning", options, rows=[*rows, *rounds, *compared, *trained], ratios=ratios)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ def check_options(config: SimulationConfig, spec: ModelSpec) -> None:
     spec.check()
     if spec.features is not None:
         spec.features.extractors()
+    if spec.tokens is not None:
+        spec.tokens.extractor()
     by_folder = parse_partition(config.partition).follows_folders
     if not by_folder or chosen_dataset(config)[0].any_cohort:
         settle(

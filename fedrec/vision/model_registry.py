@@ -13,14 +13,18 @@ from fedrec._internal.suggestions import did_you_mean
 from fedrec.errors import ConfigError
 from fedrec.vision.backbones import backbone_files, packaged_sets
 from fedrec.vision.backbones.backbone_files import Preparation
+from fedrec.vision.backbones.efficientnet_lite import COLOUR_MEAN, COLOUR_STD, LITE0, EfficientNetLite
 from fedrec.vision.backbones.feature_sets import FeatureSet
 from fedrec.vision.backbones.file_backbone import FileBackbone, feature_set, frozen_network
 from fedrec.vision.backbones.frozen_tokens import FrozenTokens
+from fedrec.vision.backbones.lite_blocks import LAST, FrozenBlocks
 from fedrec.vision.model_spec import ModelSpec
 from fedrec.vision.models.centred_head import CentredHead
 from fedrec.vision.models.cnn import SmallCnn
 from fedrec.vision.models.discriminant_head import DiscriminantHead
-from fedrec.vision.models.lora import RANK, FineTuned
+from fedrec.vision.models.lora import FineTuned
+from fedrec.vision.models.lora_convolution import FineTunedConvolution
+from fedrec.vision.models.low_rank import RANK
 from fedrec.vision.models.resnet import ResNet18
 from fedrec.vision.models.tanh_cnn import TanhCnn
 from fedrec.vision.pixel_recipes import (
@@ -37,6 +41,7 @@ from fedrec.vision.training_recipes import (
     TrainingDefaults,
     fine_tuning_recipe,
     head_recipe,
+    last_layer_recipe,
 )
 
 
@@ -117,6 +122,26 @@ def _fine_tuned(name: str, added: Preparation) -> ModelSpec:
     )
 
 
+def _fine_tuned_convolution(name: str, whole: EfficientNetLite, *, size: int) -> ModelSpec:
+    """Return the fine-tuning of a packaged network's last convolution by a low-rank change."""
+    frozen = FrozenBlocks(whole, size)
+
+    def make(classes: int, channels: int, size: int) -> nn.Module:
+        return FineTunedConvolution(frozen.last_convolution(), classes=classes, name=LAST)
+
+    return ModelSpec(
+        name=name,
+        make=make,
+        defaults=FINE_TUNING,
+        image_size=size,
+        mean=COLOUR_MEAN,
+        std=COLOUR_STD,
+        network=whole,
+        tokens=frozen,
+        recipe=last_layer_recipe,
+    )
+
+
 REGISTRY: Final = Registry(
     ModelSpec,
     what="model",
@@ -137,6 +162,7 @@ REGISTRY: Final = Registry(
         _head("lite0-small-head", packaged_sets.LITE0_SMALL, one_round="lite0-small-discriminant"),
         _head("scattering-head", packaged_sets.SCATTERING),
         _head("scattering-lite0-head", packaged_sets.SCATTERING_LITE0, one_round="lite0-small-discriminant"),
+        _fine_tuned_convolution("effnet-lite0-lora", LITE0, size=224),
         _discriminant("effnet-lite0-discriminant", packaged_sets.LITE0_WIDE),
         _discriminant("lite0-views-discriminant", packaged_sets.LITE0_VIEWS),
         _discriminant("lite2-views-discriminant", packaged_sets.LITE2_VIEWS),
@@ -215,7 +241,9 @@ def is_solved(name: str) -> bool:
 
 def takes_features(name: str) -> bool:
     """Return whether a model, which needn't be known here, learns from what frozen networks give."""
-    return _backbone_of(name) is not None or ((own := _own(name)) is not None and own.features is not None)
+    own = _own(name)
+    frozen = own is not None and (own.features is not None or own.tokens is not None)
+    return frozen or _backbone_of(name) is not None
 
 
 def code_of(name: str) -> str | None:

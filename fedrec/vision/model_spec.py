@@ -9,9 +9,9 @@ from typing import Final
 from torch import nn
 
 from fedrec.errors import ConfigError
+from fedrec.vision.backbones.backbone import Backbone
 from fedrec.vision.backbones.feature_sets import FeatureSet
-from fedrec.vision.backbones.file_backbone import FileBackbone
-from fedrec.vision.backbones.frozen_tokens import FrozenTokens
+from fedrec.vision.backbones.frozen_part import FrozenPart
 from fedrec.vision.models.layers import seeded_build
 from fedrec.vision.pixel_recipes import PixelRecipe
 from fedrec.vision.training_recipes import Recipe, TrainingDefaults
@@ -35,8 +35,8 @@ class ModelSpec:
         features: the feature set of frozen networks that is the model's input, or None when the model takes
             the (normalised) pictures themselves. Their networks prepare their own pictures.
         recipe: chooses settings from public numbers where the server takes the steps; None for ``defaults``.
-        network: the added network that the model fine-tunes; None for any other model.
-        tokens: its frozen blocks, whose tokens are the model's input; None where all blocks are fine-tuned.
+        network: the network that the model fine-tunes; None for any other model.
+        tokens: its frozen part, whose tokens are the model's input; None where all of it is fine-tuned.
         one_round: name of the model that one round solves from the same networks: its own for such a model,
             None where there is none.
     """
@@ -50,8 +50,8 @@ class ModelSpec:
     std: Triple = _HALF
     features: FeatureSet | None = None
     recipe: Recipe | None = None
-    network: FileBackbone | None = None
-    tokens: FrozenTokens | None = None
+    network: Backbone | None = None
+    tokens: FrozenPart | None = None
     one_round: str | None = None
 
     @property
@@ -97,7 +97,7 @@ class ModelSpec:
 
         Returns:
             A network from pictures (n, channels, size, size) float32, or with a feature set from its
-            vectors (n, dimension), or with frozen blocks from their tokens (n, count, width), to class
+            vectors (n, dimension), or with a frozen part from its tokens (n, count, width), to class
             scores (n, k).
 
         Raises:
@@ -124,8 +124,8 @@ class ModelSpec:
             A network from normalised pictures (n, channels, size, size) to class scores.
 
         Raises:
-            ConfigError: the file of frozen blocks is missing or damaged.
-            MissingExtraError: a package that they need isn't installed.
+            ConfigError: the file of the frozen part is missing or damaged.
+            MissingExtraError: a package that it needs isn't installed.
         """
         return network if self.tokens is None else self.tokens.on_pictures(network)
 
@@ -137,7 +137,7 @@ class ModelSpec:
             size: side of the input pictures in pixels.
 
         Returns:
-            (channels, size, size), with a feature set (dimension,), with frozen blocks (count, width).
+            (channels, size, size), with a feature set (dimension,), with a frozen part (count, width).
         """
         if self.tokens is not None:
             return self.tokens.shape

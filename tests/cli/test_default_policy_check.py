@@ -35,7 +35,7 @@ def planned(cohort: Cohort, folder: Path, *, size: int = 100, **options: object)
     ).plan()
 
 
-@pytest.mark.parametrize("model", ["cnn", "effnet-lite0-head", "lite0-lite2-views-head"])
+@pytest.mark.parametrize("model", ["cnn", "effnet-lite0-head", "lite0-lite2-views-head", "effnet-lite0-lora"])
 def test_three_merchants_with_untouched_policies_join_an_untouched_plan(tmp_path: Path, model: str) -> None:
     cohort = Cohort(tmp_path / "cohort", size=3, policy=MerchantPolicy.parse(TEMPLATE))
     plan = planned(cohort, tmp_path / "trainings", model=model)

@@ -96,11 +96,12 @@ def test_a_head_starts_with_a_campaign_s_weights_by_class_name(platform: Platfor
         made.start()
 
 
-def test_a_training_of_the_same_model_goes_on_from_its_parameters(platform: Platform) -> None:
-    values = platform.finish(platform.plan(model="lite0-small-head"))
-    start = platform.plan(model="lite0-small-head", start_from="0001").start()
+@pytest.mark.parametrize("model", ["lite0-small-head", "effnet-lite0-lora"])
+def test_a_training_of_the_same_model_goes_on_from_its_parameters(platform: Platform, model: str) -> None:
+    values = platform.finish(platform.plan(model=model))
+    start = platform.plan(model=model, start_from="0001").start()
     np.testing.assert_array_equal(start, np.concatenate([value.ravel() for value in values.values()]))
-    assert platform.plan(model="lite0-small-head").start() is None
+    assert platform.plan(model=model).start() is None
 
 
 def test_what_is_no_start_is_refused_in_one_line(platform: Platform) -> None:

@@ -20,9 +20,11 @@ from fedrec.vision import model_registry
 from fedrec.vision.pixel_recipes import PixelRecipe
 from fedrec.vision.training_recipes import (
     PublicNumbers,
+    Recipe,
     TrainingDefaults,
     fine_tuning_recipe,
     head_recipe,
+    last_layer_recipe,
 )
 
 
@@ -56,16 +58,19 @@ def test_all_steps_noise_is_about_one_in_a_score_until_stability_bounds_it(mu: f
     assert step <= max(400.0, min(1000.0, mu * 60_000 / 100)) * 1.01
 
 
-@given(st.floats(0.05, 1.6))
-def test_fine_tuning_takes_more_and_shorter_steps_of_no_more_noise(mu: float) -> None:
+@pytest.mark.parametrize(("recipe", "longest"), [(fine_tuning_recipe, 100.0), (last_layer_recipe, 200.0)])
+@given(mu=st.floats(0.05, 1.6))
+def test_fine_tuning_takes_more_and_shorter_steps_of_no_more_noise(
+    recipe: Recipe, longest: float, mu: float
+) -> None:
     numbers = gaussian(mu)
-    found, head = fine_tuning_recipe(numbers), head_recipe(numbers)
+    found, head = recipe(numbers), head_recipe(numbers)
     assert found.clip == head.clip and 11 <= found.rounds <= 51
     step = found.learning_rate * found.clip / (1 - found.momentum)
-    assert step <= 100.0 + 1e-9
+    assert step <= longest + 1e-9
     sigma = numbers.noise_multiplier(1.0, found.rounds)
     assert noise_in_a_score(found, records=60_000, sigma=sigma) <= 1.0 + 1e-9
-    assert fine_tuning_recipe(replace(numbers, rounds=4)).rounds == 4
+    assert recipe(replace(numbers, rounds=4)).rounds == 4
 
 
 def test_a_training_without_noise_is_bounded_by_stability() -> None:

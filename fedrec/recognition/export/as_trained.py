@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fedrec.vision.backbones.feature_sets import FeatureSet
-from fedrec.vision.backbones.frozen_tokens import FrozenTokens
+from fedrec.vision.backbones.frozen_part import FrozenPart
 
 
 def vectors_as_trained(features: FeatureSet, photos: Sequence[Image.Image]) -> NDArray[np.float32]:
@@ -30,16 +30,16 @@ def vectors_as_trained(features: FeatureSet, photos: Sequence[Image.Image]) -> N
     return features.combine(found)[:, 0]
 
 
-def tokens_as_trained(tokens: FrozenTokens, photos: Sequence[Image.Image]) -> NDArray[np.float32]:
+def tokens_as_trained(tokens: FrozenPart, photos: Sequence[Image.Image]) -> NDArray[np.float32]:
     """Compute the tokens that a model takes, with all digits instead of those that the cache keeps.
 
     Args:
-        tokens: the model's frozen blocks.
+        tokens: the model's frozen part.
         photos: n photos.
 
     Returns:
         float32 (n, count, width).
     """
-    extractor = tokens.extractor()
+    extractor = tokens.extractor(dtype=torch.float32)
     rows = [extractor(extractor.prepare(each)[None]) for each in photos]
     return np.concatenate(rows).reshape(len(photos), *tokens.shape)

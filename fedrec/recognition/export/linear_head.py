@@ -48,13 +48,26 @@ def linear_form(head: nn.Module, vectors: Tensor, projection: Tensor | None) -> 
         The form; None for a head of another kind.
     """
     if isinstance(head, CentredHead) and projection is None:
-        mean, weights = head.centring.mean, head.scores.weight
-        scale = 1.0 / (vectors - mean).norm(dim=1, keepdim=True).clamp(min=1e-12)
-        return LinearForm(weights, scale, -scale * (weights @ mean))
+        return centred_form(head, vectors)
     if isinstance(head, DiscriminantHead) and projection is not None:
         scale = 1.0 / (vectors @ projection).norm(dim=1, keepdim=True).clamp(min=1e-12)
         return LinearForm(head.weight @ projection.T, scale, head.bias.expand(vectors.shape[0], -1))
     return None
+
+
+def centred_form(head: CentredHead, vectors: Tensor) -> LinearForm:
+    """Divide a centred head's scores into what is linear in the vectors, and the rest.
+
+    Args:
+        head: the head.
+        vectors: (n, length), of length 1.
+
+    Returns:
+        The form.
+    """
+    mean, weights = head.centring.mean, head.scores.weight
+    scale = 1.0 / (vectors - mean).norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return LinearForm(weights, scale, -scale * (weights @ mean))
 
 
 def completed(vectors: Tensor, projection: Tensor | None) -> Tensor:

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from fedrec.recognition.bundle.photo_inputs import PhotoInput
 from fedrec.recognition.export.feature_graph import Outputs
+from fedrec.recognition.export.linear_head import centred_form
 from fedrec.vision.model_inputs import InputShape
 from fedrec.vision.model_spec import ModelSpec
+from fedrec.vision.models.centred_head import CentredHead
 from fedrec.vision.normalisation import normalise
 
 
@@ -28,6 +30,21 @@ class PooledMaps(Protocol):
 
     def maps(self, images: Tensor) -> Tensor:
         """Compute the maps (n, channels, height, width) whose means over positions the scores are made of."""
+        ...
+
+
+@runtime_checkable
+class CentredMaps(Protocol):
+    """A network whose scores are those of a centred head on the means of maps, brought to unit length.
+
+    Attributes:
+        head: the head.
+    """
+
+    head: CentredHead
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Compute the maps (n, channels, height, width) whose means over positions the head takes."""
         ...
 
 
@@ -68,6 +85,8 @@ class PixelGraph(nn.Module):
             offset = (scores * 0 + last.bias) if last.bias is not None else scores * 0
             evidence = torch.einsum("kc,nchw->nkhw", last.weight, maps)
             return Outputs(scores, F.normalize(means, dim=1), offset, (evidence,))
+        if isinstance(self.network, CentredMaps):
+            return _of_centred_maps(self.network.maps(images), self.network.head)
         if self._opened is None:
             scores = self.network(images)
             return Outputs(scores, F.normalize(scores - scores.mean(dim=1, keepdim=True), dim=1))
@@ -79,6 +98,16 @@ class PixelGraph(nn.Module):
         sides = (2, shape.size, shape.size, shape.channels)
         pictures = torch.randint(0, 256, sides, dtype=torch.uint8, generator=generator)
         return normalise(pictures, mean=self._mean, std=self._std)
+
+
+def _of_centred_maps(maps: Tensor, head: CentredHead) -> Outputs:
+    """Return the outputs of a centred head on the means of maps; each place has its share of them."""
+    means = maps.mean(dim=(2, 3))
+    length = means.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    centred = head.centring(means / length)
+    form = centred_form(head, means / length)
+    shares = torch.einsum("kc,nchw->nkhw", form.weights, maps) * (form.scale / length)[..., None, None]
+    return Outputs(head.scores(centred), centred, form.offset, (shares,))
 
 
 class _WithInput(nn.Module):

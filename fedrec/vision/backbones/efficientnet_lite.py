@@ -24,8 +24,12 @@ from fedrec._internal.pip_command import pip_command
 from fedrec.errors import ConfigError, MissingExtraError
 from fedrec.vision.backbones.folded_network import FoldedNetwork
 from fedrec.vision.backbones.lite_maps import LiteMaps
+from fedrec.vision.backbones.one_picture import Colours
 from fedrec.vision.backbones.precision import extraction_dtype
 
+COLOUR_MEAN: Final[Colours] = (127 / 255, 127 / 255, 127 / 255)
+COLOUR_STD: Final[Colours] = (128 / 255, 128 / 255, 128 / 255)
+"""What pixels in 0 to 1 are normalised by: TensorFlow's preprocessing for these networks."""
 _ARCHITECTURE: Final = "efficientnet_lite_pytorch"
 _HASH_START: Final = "[0-9a-f]" * 8
 
@@ -125,21 +129,27 @@ class EfficientNetLite:
             MissingExtraError: the packages are not installed.
             ConfigError: the weights file is damaged.
         """
-        return FoldedNetwork(self._network(size), size=size, dtype=dtype)
+        return FoldedNetwork(self.network(size), size=size, dtype=dtype)
 
     def traceable(self, *, size: int) -> LiteMaps:
         """Load the network as a module that torch can export, in float32; raises as :meth:`load`."""
-        return LiteMaps(self._network(size))
+        return LiteMaps(self.network(size))
 
-    def _network(self, size: int) -> Any:
+    def network(self, size: int) -> Any:
+        """Load the package's own network, for pictures of ``size`` pixels a side; raises as :meth:`load`."""
         self.check()
-        package = importlib.import_module("efficientnet_lite_pytorch")
         state = self._state()
         with torch.random.fork_rng(devices=[]):  # the constructor draws weights that are replaced next
-            # The package fixes the padding for one size of pictures.
-            network = package.EfficientNet.from_name(self.name, image_size=size)
+            network = self.shapes_alone(size)
         network.load_state_dict(state)
         return network
+
+    def shapes_alone(self, size: int) -> Any:
+        """Make the package's network without its weights; raises ``MissingExtraError``."""
+        self.check()
+        package = importlib.import_module("efficientnet_lite_pytorch")
+        # The package fixes the padding for one size of pictures.
+        return package.EfficientNet.from_name(self.name, image_size=size)
 
     def classifier(self) -> NDArray[np.float64]:
         """Return the weights of its own ImageNet classifier on the layer ``final``.

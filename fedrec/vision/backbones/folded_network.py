@@ -54,10 +54,9 @@ class FoldedNetwork:
             # TensorFlow's preprocessing for EfficientNet-Lite. A permuted view of (n, H, W, C) already lies
             # in memory as channels_last wants it.
             inputs = ((pixels.to(self._dtype) - 127.0) / 128.0).permute(0, 3, 1, 2)
-            final, stages = self._pooled(inputs)
-        return {"final": final.numpy(), "stages": stages.numpy()}
+            return {name: layer.numpy() for name, layer in self._layers(inputs).items()}
 
-    def _pooled(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _layers(self, inputs: Tensor) -> dict[str, Tensor]:
         network = self._network
         hidden = network._swish(network._conv_stem(inputs))
         stages = []
@@ -66,7 +65,8 @@ class FoldedNetwork:
             if index in self._ends:
                 stages.append(hidden.mean(dim=(2, 3), dtype=torch.float32))
         hidden = network._swish(network._conv_head(hidden))
-        return hidden.mean(dim=(2, 3), dtype=torch.float32), torch.cat(stages, dim=1)
+        final = hidden.mean(dim=(2, 3), dtype=torch.float32)
+        return {"final": final, "stages": torch.cat(stages, dim=1)}
 
 
 class _Pointwise(nn.Module):

@@ -7,22 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.errors import ConfigError
 from fedrec.protocol.schema import sha256_hex
-from fedrec.vision.backbones.backbone import SharedNetwork, ViewExtractor
+from fedrec.vision.backbones.backbone import SharedNetwork
 from fedrec.vision.backbones.backbone_files import Preparation
 from fedrec.vision.backbones.file_backbone import FileBackbone, frozen_network
+from fedrec.vision.backbones.frozen_part import TokenExtractor
 from fedrec.vision.backbones.one_picture import OnePictureNetwork
 from fedrec.vision.backbones.weights_files.network import TokensNetwork
 from fedrec.vision.backbones.weights_files.split import LeadingPart
 
 _LAYER: Final = "tokens"
-_LARGEST: Final = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,16 @@ class FrozenTokens:
         """Return the network as a module from normalised pictures to tokens; raises as :meth:`load`."""
         return LeadingPart(frozen_network(self.preparation), blocks=self.blocks).eval()
 
-    def extractor(self) -> ViewExtractor:
-        """Return what computes and caches the tokens of photos, from the view ``wide``."""
-        network = SharedNetwork(self, size=self.preparation.size, dtype=self.dtype)
+    def extractor(self, *, dtype: torch.dtype | None = None) -> TokenExtractor:
+        """Return what computes and caches the tokens of photos, from the view ``wide``.
+
+        Args:
+            dtype: number format of the computation, float32; None for this machine's.
+
+        Returns:
+            The extractor; raises as :meth:`load` on first use.
+        """
+        network = SharedNetwork(self, size=self.preparation.size, dtype=dtype or self.dtype)
         return TokenExtractor(network, "wide")
 
     def on_pictures(self, model: nn.Module) -> nn.Module:
@@ -119,11 +124,3 @@ class FrozenTokens:
             ConfigError: the file is missing or damaged.
         """
         return nn.Sequential(self.module(), model).eval()
-
-
-class TokenExtractor(ViewExtractor):
-    """The tokens of a network for one fixed view, of the lengths that they have."""
-
-    def scaled(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring tokens into the range of the cache's numbers, which few networks leave."""
-        return np.clip(features, -_LARGEST, _LARGEST)

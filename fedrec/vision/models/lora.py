@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,9 +12,8 @@ from fedrec.errors import ConfigError
 from fedrec.vision.backbones.weights_files.layers import attention_layers, pooled_features
 from fedrec.vision.backbones.weights_files.split import following_features, following_part
 from fedrec.vision.models.centred_head import CentredHead
+from fedrec.vision.models.low_rank import RANK, fixed_projection, zero_matrix
 
-RANK: Final = 8
-"""Default rank of each change: the parameters, and so the noise, grow with it."""
 ALPHA: Final = 0.1
 """A change is multiplied by alpha / rank."""
 
@@ -27,10 +24,7 @@ class LowRankQueryValue(nn.Module):
     The change is alpha / rank * B A (Hu et al. 2022, "LoRA"). Keys are left as they are: at equal numbers of
     parameters, changing query and value gains most (their section 7.1), and each parameter needs noise.
 
-    B starts at zero, so that the network starts as it was. A is fixed and public: each entry is a sign, of a
-    hash of the layer's name, over the square root of its inputs. It needs no noise then, and noise enters the
-    change once instead of as a product (Sun et al. 2024, "Improving LoRA in Privacy-preserving Federated
-    Learning").
+    B is trained, and A is fixed (:mod:`fedrec.vision.models.low_rank`).
 
     Args:
         frozen: maps tokens (..., inputs) to query, key and value side by side (..., 3 * width).
@@ -43,14 +37,9 @@ class LowRankQueryValue(nn.Module):
         super().__init__()
         width = frozen.out_features // 3
         self.frozen = frozen
-        self.down = nn.Linear(frozen.in_features, 2 * rank, bias=False).requires_grad_(False)
-        self.query = nn.Linear(rank, width, bias=False)
-        self.value = nn.Linear(rank, width, bias=False)
-        signs = _signs(name, 2 * rank * frozen.in_features)
-        with torch.no_grad():
-            self.down.weight.copy_(signs.reshape(self.down.weight.shape) * frozen.in_features**-0.5)
-        nn.init.zeros_(self.query.weight)
-        nn.init.zeros_(self.value.weight)
+        self.down = fixed_projection(name, inputs=frozen.in_features, outputs=2 * rank)
+        self.query = zero_matrix(inputs=rank, outputs=width)
+        self.value = zero_matrix(inputs=rank, outputs=width)
         self._scale = alpha / rank
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -58,13 +47,6 @@ class LowRankQueryValue(nn.Module):
         query, key, value = self.frozen(tokens).chunk(3, dim=-1)
         for_query, for_value = (self._scale * self.down(tokens)).chunk(2, dim=-1)
         return torch.cat([query + self.query(for_query), key, value + self.value(for_value)], dim=-1)
-
-
-def _signs(name: str, count: int) -> Tensor:
-    """Draw signs that every machine draws alike, float32 (count,)."""
-    drawn = hashlib.shake_256(f"fedrec/lora/1 {name}".encode()).digest((count + 7) // 8)
-    bits = np.unpackbits(np.frombuffer(drawn, dtype=np.uint8))[:count]
-    return torch.from_numpy(2.0 * bits.astype(np.float32) - 1.0)
 
 
 class FineTuned(nn.Module):
