@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedrec.errors import ConfigError
+
+_LEAST_LENGTH: Final = 1e-12
+"""Shorter vectors are divided by this, as ``normalize`` does."""
 
 
 class Centring(nn.Module):
@@ -28,7 +33,11 @@ class Centring(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (n, d) to centred features (n, d) of unit length."""
-        return F.normalize(features - self.mean.detach(), dim=1)
+        centred = features - self.mean.detach()
+        if centred.requires_grad:
+            return F.normalize(centred, dim=1)
+        # In place: another matrix of long features would be fetched from the system in every pass.
+        return centred.div_(torch.linalg.vector_norm(centred, dim=1, keepdim=True).clamp_min_(_LEAST_LENGTH))
 
 
 class CentredHead(nn.Module):
