@@ -40,6 +40,27 @@ def test_headline_figures_are_on_the_page() -> None:
     assert "NOT PRIVATE" not in text
 
 
+def test_each_card_and_setting_shows_its_own_figure() -> None:
+    report = report_values(rounds=5)
+    for line, kept in zip(report["rounds"], (1.0, 0.875, 1.25, 1.0, None), strict=True):
+        line["noise_kept"] = kept
+    report["rounds"].pop()
+    text = Outline(render_values(report)).text
+    supports = [line["support"] for line in report["metrics"]["per_class"]]
+    for shown in (
+        "Epsilon 8.00 ",
+        "at δ = 1.0 × 10⁻⁵: 8.20",
+        "If aggregation were broken 31.42 ",
+        f"largest class alone {100 * max(supports) / sum(supports):.1f}%",
+        "Rounds 4 of 5",
+        "4 of 5 rounds; none lost",
+        "a part of the guaranteed 87.5% to 125.0%",
+        "Largest upload of a merchant in a round 1.6 MB",
+        "Skipped 1 ",
+    ):
+        assert shown in text, shown
+
+
 def test_the_page_loads_nothing_from_outside() -> None:
     page = render_values(report_values())
     outline = Outline(page)
@@ -253,6 +274,21 @@ def test_what_was_ignored_is_counted_entry_by_entry() -> None:
     """Seven entries for two reasons are seven, not two."""
     text = Outline(render_values(report_values(rounds=2))).text
     assert "Ignored 7" in text and "5 ignored: not a photo" in text and "2 ignored: hidden" in text
+
+
+def test_a_verdict_has_the_colour_of_what_it_says() -> None:
+    weak, none = ({"rating": {"word": word, "sentence": "."}} for word in ("weak", "little protection"))
+    told = {
+        name: set(re.findall(r'class="tag (\w+)">([^<]*)<', render(page)))
+        for name, page in {
+            "sealed": changed(privacy=weak),
+            "clear": changed(privacy=weak, secure_aggregation=aggregation("none")),
+            "spent": changed(privacy=none),
+        }.items()
+    }
+    assert told["sealed"] == {("good", "protected")}
+    assert told["clear"] == {("bad", "exposed"), ("good", "protected")}
+    assert told["spent"] == {("bad", "little protection")}
 
 
 @given(st.floats(min_value=0, max_value=1e6))
