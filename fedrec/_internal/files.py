@@ -74,7 +74,18 @@ def read_regular(path: Path, *, most: int | None = None) -> bytes:
 
 @contextmanager
 def naming(path: Path, *aliases: Path) -> Iterator[None]:
-    """Add the file name to an ``OSError`` of a write that has none, or names a file that stands for it."""
+    """Add the file name to an ``OSError`` of a write that has none, or names a file that stands for it.
+
+    Args:
+        path: the file that is written.
+        aliases: files that stand for it meanwhile, such as the one that will be renamed to it.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OSError: what the block raises, with the name of ``path``.
+    """
     try:
         yield
     except OSError as error:
