@@ -55,7 +55,7 @@ GOOD: dict[str, Callable[[Image.Image], Image.Image]] = {
 def test_products_before_a_white_backdrop_are_good_photos() -> None:
     limits = default_thresholds()
     photos = [Image.open(path).convert("RGB") for path in clothing_photos("validation")[::12]]
-    photos = [photo for photo in photos if judge(photo, limits).is_good]
+    photos = [photo for photo in photos if judge(photo, limits).is_good][::2]
     for kind, change in GOOD.items():
         assert np.mean([judge(change(photo), limits).is_good for photo in photos]) >= 0.9, kind
 
@@ -67,9 +67,8 @@ def test_flaws_of_real_photos_are_named_and_good_photos_pass() -> None:
     good = [judge(photo, limits).is_good for photo in photos]
     assert np.mean(good) >= 0.95
     for flaw, spoil in FLAWED.items():
-        named = [
-            flaw in {finding.flaw for finding in judge(spoil(photo), limits).findings} for photo in photos
-        ]
+        found = [judge(spoil(photo), limits).findings for photo in photos[::3]]
+        named = [flaw in {finding.flaw for finding in findings} for findings in found]
         assert np.mean(named) >= 0.9, flaw
 
 
