@@ -79,6 +79,8 @@ def lost_rounds(finished: Iterable[tuple[int, bool]]) -> int:
 
 
 _RECORDS = TypeAdapter(RoundRecord)
+_AFTER_A_ROUND = ("accuracy", "f1_macro", "epsilon")
+"""What a line has beside the fields of the record."""
 
 
 def record_json(record: RoundRecord) -> bytes:
@@ -102,44 +104,13 @@ class RoundLine:
 
     def reported(self) -> ReportedRound:
         """Return the line as the report and ``rounds.jsonl`` have it."""
-        record = self.record
-        return ReportedRound(
-            round=record.round,
-            opened=record.opened,
-            contributors=record.contributors,
-            dropouts=record.dropouts,
-            seconds=record.seconds,
-            seconds_train=record.seconds_train,
-            seconds_unmask=record.seconds_unmask,
-            bytes_up=record.bytes_up,
-            bytes_down=record.bytes_down,
-            upload_bytes=record.upload_bytes,
-            reason=record.reason,
-            merchants=record.merchants,
-            noise_kept=record.noise_kept,
-            accuracy=self.accuracy,
-            f1_macro=self.f1_macro,
-            epsilon=self.epsilon,
-        )
+        after = {name: getattr(self, name) for name in _AFTER_A_ROUND}
+        return ReportedRound.model_validate({**vars(self.record), **after})
 
     @classmethod
     def of(cls, line: ReportedRound) -> RoundLine:
         """Return what :meth:`reported` was made from."""
-        record = RoundRecord(
-            round=line.round,
-            opened=line.opened,
-            contributors=line.contributors,
-            dropouts=line.dropouts,
-            seconds=line.seconds,
-            seconds_train=line.seconds_train,
-            seconds_unmask=line.seconds_unmask,
-            bytes_up=line.bytes_up,
-            bytes_down=line.bytes_down,
-            upload_bytes=line.upload_bytes,
-            reason=line.reason,
-            merchants=line.merchants,
-            noise_kept=line.noise_kept,
-        )
+        record = RoundRecord(**line.model_dump(exclude=set(_AFTER_A_ROUND)))
         return cls(record=record, accuracy=line.accuracy, epsilon=line.epsilon, f1_macro=line.f1_macro)
 
 
