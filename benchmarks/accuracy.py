@@ -4,7 +4,8 @@ Run ``python benchmarks/accuracy.py --photos DIR --out DIR [--only NAME ...] [--
 ``--photos`` holds ``clothing-small`` (train and validation), ``fashion-mnist``, and ``cifar10`` as folders of
 classes below ``train`` and ``test``. A campaign whose sweep is finished in the folder ``--out`` is not run
 again, and one that was stopped goes on where it was. The tables go to the terminal and, with ``--write``,
-between the marks of that page. A campaign takes minutes, and longer until its photos' features are cached.
+between the marks of that page, in the place of those with the same titles. A campaign takes minutes, and
+longer until its photos' features are cached.
 
 Folds of the cross-validation, and the small colour pictures, are folders made below ``--out``; photos of the
 folds are links.
@@ -217,7 +218,7 @@ def table(campaign: Campaign, rows: Sequence[Mapping[str, Any]]) -> str:
     columns = ("epsilon", "asked for", "accuracy", interval, "macro F1", "epsilon spent", "rounds",
                "a merchant sends", "seconds a run")  # fmt: skip
     lines = [
-        f"**{campaign.title}** (`{rows[0]['model']}`, {rows[0]['runs']} runs a row)",
+        f"{_heading(campaign)} (`{rows[0]['model']}`, {rows[0]['runs']} runs a row)",
         "",
         f"| {' | '.join(columns)} |",
         "|---" * len(columns) + "|",
@@ -237,6 +238,37 @@ def table(campaign: Campaign, rows: Sequence[Mapping[str, Any]]) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _heading(campaign: Campaign) -> str:
+    return f"**{campaign.title}**"
+
+
+def with_tables(written: str, measured: Mapping[str, str]) -> str:
+    """Replace tables of a page's marked part.
+
+    Args:
+        written: what stands there: tables, each after a line that begins with its heading.
+        measured: tables by their headings.
+
+    Returns:
+        The same tables in the same order, those measured in the place of the former ones; new ones follow.
+    """
+    headings = [_heading(each) for each in CAMPAIGNS]
+    kept: dict[str, str] = {}
+    for block in (text.strip() for text in written.split("\n\n")):
+        begun = [heading for heading in headings if block.startswith(heading)]
+        if begun:
+            kept[begun[0]] = block
+        elif kept and block:
+            kept[[*kept][-1]] += f"\n\n{block}"
+    kept |= measured
+    return "\n\n".join(kept.values())
+
+
+def between(page: Path, begin: str, end: str) -> str:
+    """Return what stands between two marks of a page."""
+    return page.read_text().partition(begin)[2].partition(end)[0]
 
 
 def replace_between(page: Path, begin: str, end: str, text: str) -> None:
@@ -263,13 +295,13 @@ def main() -> None:
     parser = command_line(__doc__, [each.name for each in CAMPAIGNS])
     asked = parser.parse_args()
     chosen = [each for each in CAMPAIGNS if not asked.only or each.name in asked.only]
-    tables = []
+    tables = {}
     for campaign in chosen:
         rows = run(campaign, photos=asked.photos.resolve(), out=asked.out.resolve())
-        tables.append(table(campaign, rows))
-        print(f"{tables[-1]}\n", flush=True)
+        tables[_heading(campaign)] = table(campaign, rows)
+        print(f"{tables[_heading(campaign)]}\n", flush=True)
     if asked.write is not None:
-        replace_between(asked.write, BEGIN, END, "\n\n".join(tables))
+        replace_between(asked.write, BEGIN, END, with_tables(between(asked.write, BEGIN, END), tables))
 
 
 if __name__ == "__main__":
