@@ -43,7 +43,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedrec.clients.plan_resources import build_model
 from fedrec.config import SimulationConfig
-from fedrec.server.round_records import RoundRecord
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.server.server_app import build_server_app
 from fedrec.simulations.run_folder import scratch_folder
 from fedrec.simulations.run_inputs import Inputs, prepare_inputs

@@ -109,7 +109,7 @@ class Fire:
     def reached(self) -> int:
         """The last round that is on record."""
         lines = Training(self.federation.training()).rounds()
-        return lines[-1].record.round if lines else 0
+        return lines[-1].round if lines else 0
 
     def pass_rounds(self, count: int, *, seconds: float = 180.0) -> None:
         """Wait until so many more rounds are on record."""
@@ -201,12 +201,12 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
         data[peer.name] = load_photos(made, held.data, layout=held.layout, device=torch.device("cpu"))
     work = build_model(made)
     for line in training.rounds():
-        if not line.record.opened:
+        if not line.opened:
             continue
         load_parameter_vector(work, weights.parameters.astype("<f4").astype(np.float64))
         total = np.zeros(made.dimension, dtype=np.int64)
-        for name in line.record.merchants:
-            rng = Randomness.seeded(SEED, "merchant", name, line.record.round)
+        for name in line.merchants:
+            rng = Randomness.seeded(SEED, "merchant", name, line.round)
             total += contribute(
                 work,
                 data[name].inputs,
@@ -215,7 +215,7 @@ def replayed(federation: Federation) -> NDArray[np.float32]:
                 plan=derived.noise,
                 rng=rng,
             )
-            add_kept_layers(total, noise=derived.noise, contributors=line.record.contributors, rng=rng)
+            add_kept_layers(total, noise=derived.noise, contributors=line.contributors, rng=rng)
         weights.step(total.astype(np.float64) * (derived.unit / (made.sample_rate * made.records_total)))
     return weights.reported.astype(np.float32)
 
@@ -226,7 +226,7 @@ def check(federation: Federation, names: list[str], *, struck_until: int) -> dic
     ``struck_until`` is the last round on record when the last process was struck.
     """
     training = Training(federation.training())
-    rounds = [line.record for line in training.rounds()]
+    rounds = training.rounds()
     numbers = [line.round for line in rounds]
     if numbers != sorted(set(numbers)):
         raise RuntimeError(f"round numbers were used twice or ran back: {numbers}")

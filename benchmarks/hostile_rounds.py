@@ -30,8 +30,8 @@ from fedrec.clients.merchant_home import MerchantHome
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConnectionLostError, NotAdmittedError, TrainingError
 from fedrec.flower.fleet import FleetLink
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.server.rotation import Rotation
-from fedrec.server.round_records import RoundRecord
 from fedrec.simulations.federation import Federation
 from fedrec.simulations.injected_faults import Saboteur
 from fedrec.simulations.run_inputs import prepare_inputs

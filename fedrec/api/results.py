@@ -14,7 +14,7 @@ from fedrec.api.trained_model import TrainedModel, load_model
 from fedrec.errors import MissingExtraError
 from fedrec.protocol.training_report.figures_section import SiteFigures
 from fedrec.protocol.training_report.report import TrainingReport
-from fedrec.protocol.training_report.round_line import ReportedRound
+from fedrec.protocol.training_report.round_line import RoundLine
 
 if TYPE_CHECKING:
     import pandas
@@ -51,7 +51,7 @@ class Round:
     reason: str | None
 
     @classmethod
-    def of(cls, line: ReportedRound) -> Round:
+    def of(cls, line: RoundLine) -> Round:
         """Convert a round of a report."""
         return cls(
             number=line.round,

@@ -116,7 +116,7 @@ def _watcher(callback: Callback, spec: ModelSpec | None) -> RoundCallback:
         found = model_registry.get(plan.model) if spec is None else spec
         callback(
             Progress(
-                round=Round.of(outcome.line.reported()),
+                round=Round.of(outcome.line),
                 rounds=plan.rounds,
                 model=as_trained_model(outcome.model, plan, found),
                 stop=outcome.stop,

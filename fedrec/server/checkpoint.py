@@ -18,8 +18,8 @@ from fedrec._internal.json_files import write_json
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import TrainingError
 from fedrec.protocol.statements import SignedSealingKey
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.server.optimizers.interface import State
-from fedrec.server.round_records import RoundRecord, read_record, record_json
 from fedrec.server.stored_figures import StoredFigures
 from fedrec.server.weights import Weights
 
@@ -151,7 +151,7 @@ class Checkpoint:
                 file,
                 allow_pickle=False,
                 round=np.array([round_number], dtype=np.int64),
-                record=np.frombuffer(record_json(record), dtype=np.uint8),
+                record=np.frombuffer(record.model_dump_json().encode(), dtype=np.uint8),
                 **state,
             )
 
@@ -160,7 +160,7 @@ class Checkpoint:
         if self.last_reserved() == 0 or not self._state.exists():
             return None
         with self._stored() as state:
-            return read_record(state["record"].tobytes())
+            return RoundRecord.model_validate_json(state["record"].tobytes())
 
     def restore(self, weights: Weights) -> int:
         """Load the stored state into ``weights``.

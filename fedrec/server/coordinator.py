@@ -19,12 +19,13 @@ from fedrec.privacy.aggregation.scheme import SumOfCiphertexts
 from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.site_figures import figures_length
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.earlier_conduct import EarlierConduct
 from fedrec.server.layer_removal import Opened
 from fedrec.server.merchant_conduct import Conduct, LeftOut
 from fedrec.server.message_exchange import ExchangeSettings, ask
-from fedrec.server.round_records import RoundRecord, place_in_round
+from fedrec.server.round_records import place_in_round
 from fedrec.server.stored_figures import StoredFigures
 from fedrec.server.stragglers import waiting
 from fedrec.server.sum_opening import Opening

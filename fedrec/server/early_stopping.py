@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from fedrec.protocol.plan import EarlyStopping, TrainingPlan
-from fedrec.server.round_records import RoundLine
+from fedrec.protocol.training_report.round_line import RoundLine
 
 _SCORES: Mapping[str, Callable[[RoundLine], float | None]] = {
     "accuracy": lambda line: line.accuracy,
@@ -32,7 +32,7 @@ def best_round(stopping: EarlyStopping, lines: Sequence[RoundLine]) -> RoundLine
     best: RoundLine | None = None
     for line in lines:
         score = score_of(stopping, line)
-        if line.record.opened and score is not None:
+        if line.opened and score is not None:
             highest = None if best is None else score_of(stopping, best)
             best = line if highest is None or score > highest else best
     return best
@@ -51,7 +51,7 @@ def is_over(stopping: EarlyStopping, lines: Sequence[RoundLine]) -> bool:
     best = best_round(stopping, lines)
     if best is None:
         return False
-    since = sum(line.record.opened and line.record.round > best.record.round for line in lines)
+    since = sum(line.opened and line.round > best.round for line in lines)
     return since >= stopping.patience
 
 
@@ -82,5 +82,5 @@ def describe_stopping(plan: TrainingPlan, lines: Sequence[RoundLine]) -> str | N
     if stopping is None:
         return None
     best = best_round(stopping, lines)
-    chosen = "no round was measured" if best is None else f"the model is that of round {best.record.round}"
+    chosen = "no round was measured" if best is None else f"the model is that of round {best.round}"
     return f"{stopping.text}; {chosen}"

@@ -367,7 +367,7 @@ def _without_result(training: Training) -> str | None:
     lines = training.rounds()
     if any_opened(lines):
         return None
-    last = lines[-1].record.reason if lines else "the server ended while it was under way"
+    last = lines[-1].reason if lines else "the server ended while it was under way"
     return (
         f"no sum of its {counted(training.plan().rounds, 'round')} was opened, so that it has no model; the "
         f"last round: {last}. What was charged stays charged: fix the cause, and plan another training"

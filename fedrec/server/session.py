@@ -22,6 +22,7 @@ from fedrec.privacy.derived_parameters import Derived, derive
 from fedrec.privacy.dp.vectors import load_parameter_vector, named_parameters
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.training_report.report import REPORT_FILE, TrainingReport
+from fedrec.protocol.training_report.round_line import RoundLine, RoundRecord
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.discriminant import solver_of
@@ -35,7 +36,7 @@ from fedrec.server.receipts import ReceiptBook
 from fedrec.server.report.epsilons import epsilon_after
 from fedrec.server.report.report_page import render
 from fedrec.server.request_signing import RequestSigner
-from fedrec.server.round_records import RoundLine, RoundRecord, any_opened
+from fedrec.server.round_records import any_opened
 from fedrec.server.server_app import build_server_app
 from fedrec.server.server_home import ServerHome
 from fedrec.server.stored_figures import StoredFigures
@@ -201,7 +202,7 @@ class Session:
 
     def _after_round(self, record: RoundRecord) -> bool:
         """Record a round and call the callbacks; return whether one of them ends the training."""
-        line = next((line for line in self.lines if line.record.round == record.round), None)
+        line = next((line for line in self.lines if line.round == record.round), None)
         if line is None:
             line = self._line(record)
             self._keep_best(line)
@@ -227,11 +228,11 @@ class Session:
             scores = score(self.model, self._weights.reported, self.evaluation)
         steps = record.round * self.plan.local_steps
         epsilon = epsilon_after(self.plan, self.derived, steps=steps)
-        return RoundLine(
-            record=record,
+        return RoundLine.of(
+            record,
             accuracy=None if scores is None else scores.accuracy,
-            epsilon=epsilon,
             f1_macro=None if scores is None else scores.f1_macro,
+            epsilon=epsilon,
         )
 
     def _keep_best(self, line: RoundLine) -> None:

@@ -12,9 +12,10 @@ from fedrec._internal.moments import iso_text, now_text
 from fedrec.errors import FedrecError
 from fedrec.privacy.audit import claims
 from fedrec.protocol.plan import TrainingPlan
+from fedrec.protocol.training_report.round_line import RoundLine
 from fedrec.server.live_state import Connection, LiveState
 from fedrec.server.plan_epsilons import epsilon_if_broken, epsilon_planned, epsilons_by_round
-from fedrec.server.round_records import RoundLine, last_round, lost_rounds, place_in_round
+from fedrec.server.round_records import last_round, lost_rounds, place_in_round
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_types import (
     DamagedTraining,
@@ -176,8 +177,8 @@ def _training(training: Training, live: LiveState | None) -> TrainingStatus:
         refusals=refusal_notes(training.refusals()),
         noted={} if own is None else dict(own.noted),
         heads=(),
-        contributed=dict(Counter(name for line in rounds for name in line.record.merchants)),
-        rounds=tuple(_round(line, epsilon=epsilons[line.record.round]) for line in rounds),
+        contributed=dict(Counter(name for line in rounds for name in line.merchants)),
+        rounds=tuple(_round(line, epsilon=epsilons[line.round]) for line in rounds),
     )
 
 
@@ -192,18 +193,17 @@ def refusal_notes(refusals: Mapping[str, str]) -> tuple[RefusalNote, ...]:
 
 
 def _round(line: RoundLine, *, epsilon: float | None) -> RoundStatus:
-    record = line.record
     return RoundStatus(
-        round=record.round,
-        opened=record.opened,
-        contributors=record.contributors,
-        dropouts=record.dropouts,
-        seconds=record.seconds,
-        seconds_train=record.seconds_train,
-        seconds_unmask=record.seconds_unmask,
-        bytes_up=record.bytes_up,
-        bytes_down=record.bytes_down,
-        reason=record.reason,
+        round=line.round,
+        opened=line.opened,
+        contributors=line.contributors,
+        dropouts=line.dropouts,
+        seconds=line.seconds,
+        seconds_train=line.seconds_train,
+        seconds_unmask=line.seconds_unmask,
+        bytes_up=line.bytes_up,
+        bytes_down=line.bytes_down,
+        reason=line.reason,
         accuracy=line.accuracy,
         epsilon=epsilon,
     )
@@ -234,13 +234,13 @@ def seconds_left(plan: TrainingPlan, rounds: Sequence[RoundLine]) -> float | Non
     """
     if not rounds or plan.upload_window is not None:
         return None
-    pace = statistics.median(line.record.seconds for line in rounds[-_RECENT:])
-    return pace * (plan.rounds - rounds[-1].record.round)
+    pace = statistics.median(line.seconds for line in rounds[-_RECENT:])
+    return pace * (plan.rounds - rounds[-1].round)
 
 
 def _best(rounds: Sequence[RoundLine]) -> int | None:
     """Return the number of the round with the highest accuracy, the first of equals; None without any."""
-    known = [(line.accuracy, -line.record.round) for line in rounds if line.accuracy is not None]
+    known = [(line.accuracy, -line.round) for line in rounds if line.accuracy is not None]
     return -max(known)[1] if known else None
 
 
@@ -306,9 +306,9 @@ def _read_summary(training: Training, stamps: tuple[Stamp | None, ...]) -> Train
         merchants=plan.cohort,
         rounds=last_round(rounds),
         rounds_planned=plan.rounds,
-        lost=lost_rounds((line.record.round, line.record.opened) for line in rounds),
+        lost=lost_rounds((line.round, line.opened) for line in rounds),
         accuracy=rounds[-1].accuracy if rounds else None,
-        best_accuracy=next((line.accuracy for line in rounds if line.record.round == best), None),
+        best_accuracy=next((line.accuracy for line in rounds if line.round == best), None),
         epsilon=rounds[-1].epsilon if rounds else None,
         delta=plan.delta,
     )

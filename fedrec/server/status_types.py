@@ -104,7 +104,7 @@ class SignedHead:
 class RoundStatus:
     """A finished round; epsilon counts all rounds up to it, and accuracy is None where it wasn't measured.
 
-    The other fields are those of :class:`fedrec.server.round_records.RoundRecord`.
+    The other fields are those of :class:`fedrec.protocol.training_report.round_line.RoundLine`.
     """
 
     round: int

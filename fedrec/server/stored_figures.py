@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedrec.protocol.schema import Strict
-from fedrec.server.round_records import RoundRecord
+from fedrec.protocol.training_report.round_line import RoundRecord
 
 
 class StoredFigures(Strict):

@@ -154,18 +154,17 @@ class TrainingRun:
 
     def _log_round(self, outcome: RoundOutcome) -> None:
         line = outcome.line
-        record = line.record
         # A run that begins anew tells the last round of the one before it once more.
-        if record.round <= self._logged:
+        if line.round <= self._logged:
             return
-        self._logged = record.round
+        self._logged = line.round
         _log.info(
             "training %s, round %d of %d: %s, %d contributors%s%s",
             self.training.number,
-            record.round,
+            line.round,
             outcome.plan.rounds,
-            "opened" if record.opened else f"lost ({record.reason})",
-            record.contributors,
+            "opened" if line.opened else f"lost ({line.reason})",
+            line.contributors,
             "" if line.epsilon is None else f", epsilon {number_format.epsilon(line.epsilon)}",
             "" if line.accuracy is None else f", accuracy {line.accuracy:.1%}",
         )

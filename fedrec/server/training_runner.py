@@ -15,6 +15,7 @@ from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import CloseReply, CloseRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.roster_statements import RosterUpdate
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.protocol.transport import pack
 from fedrec.server.attendance import Attendance
 from fedrec.server.checkpoint import Checkpoint
@@ -23,7 +24,7 @@ from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.reply_board import ReplyBoard
 from fedrec.server.request_signing import RequestSigner
-from fedrec.server.round_records import RoundRecord, place_in_round
+from fedrec.server.round_records import place_in_round
 from fedrec.server.stragglers import GracePeriod, waiting
 from fedrec.server.weights import Weights
 

@@ -20,8 +20,7 @@ from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.protocol.plan import ServerUpdate, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
-from fedrec.protocol.training_report.round_line import ReportedRound
-from fedrec.server.round_records import RoundLine
+from fedrec.protocol.training_report.round_line import RoundLine
 
 START = "initial-parameters.f32"
 """The initial parameters of a training that starts from an earlier result, little-endian float32."""
@@ -204,7 +203,7 @@ class Training:
         """Return the records of all finished rounds."""
         path = self.folder / "rounds.jsonl"
         try:
-            return [RoundLine.of(ReportedRound.model_validate_json(line)) for line in read_lines(path)]
+            return [RoundLine.model_validate_json(line) for line in read_lines(path)]
         except ValidationError as error:
             raise ServiceError(
                 f"{path} holds a line that is no round of this version: {problem_text(error)}"
@@ -223,9 +222,7 @@ class Training:
 
     def add_round(self, line: RoundLine) -> None:
         """Record a round, durably."""
-        append_lines(
-            self.folder / "rounds.jsonl", [json.dumps(line.reported().model_dump(mode="json")).encode()]
-        )
+        append_lines(self.folder / "rounds.jsonl", [json.dumps(line.model_dump(mode="json")).encode()])
 
     def refusals(self) -> dict[str, str]:
         """Return the recorded refusals: where, and why."""

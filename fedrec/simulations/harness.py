@@ -19,10 +19,11 @@ from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError, FedrecError, InterruptedRunError, TrainingError
 from fedrec.observability.progress import Stage, Tell
 from fedrec.protocol.training_report.report import TrainingReport
+from fedrec.protocol.training_report.round_line import RoundLine
 from fedrec.recognition.bundle.places import drop_bundle
 from fedrec.server.report.report_json import build_report
 from fedrec.server.report.training_result import RunFacts, TrainingResult
-from fedrec.server.round_records import RoundLine, any_opened
+from fedrec.server.round_records import any_opened
 from fedrec.server.session import RoundCallback, RoundOutcome, Session, SessionSettings
 from fedrec.simulations.engines import ENGINES
 from fedrec.simulations.forecast import announce
@@ -169,7 +170,7 @@ def carry_out(
         opened.callback(_lock(run).close)
         run.training.set_status("running")
         session = run.session()
-        progress = _Progress(earlier_seconds=sum(line.record.seconds for line in session.lines))
+        progress = _Progress(earlier_seconds=sum(line.seconds for line in session.lines))
         with _ending_caught(progress), interrupts.allowed():
             progress.inputs = inputs.of(run, tell=observers.tell)
             _train(run, session, progress, progress.inputs, observers)
@@ -243,7 +244,7 @@ def _raise_ending(run: SimulationRun, session: Session, progress: _Progress) -> 
     if progress.failure is not None:
         raise progress.failure
     if not any_opened(session.lines):
-        first = session.lines[0].record.reason if session.lines else "each was interrupted"
+        first = session.lines[0].reason if session.lines else "each was interrupted"
         raise TrainingError(
             f"not one of {counted(run.plan.rounds, 'round')} was opened ({first}): "
             f"the model is untrained; {run.folder} holds the report"
@@ -359,9 +360,8 @@ def _train(
 
 
 def _round_stage(line: RoundLine, total: int) -> Stage:
-    record = line.record
     shown = "-" if line.accuracy is None else f"{line.accuracy:.1%}"
     budget = "" if line.epsilon is None else f", epsilon {number_format.epsilon(line.epsilon)}"
-    note = f"accuracy {shown}{budget}" + ("" if record.opened else f", lost: {record.reason}")
-    plain = f"round {record.round}/{total}: {note}, {record.seconds:.1f} s"
-    return Stage("training", record.round, total, note=note, plain=plain)
+    note = f"accuracy {shown}{budget}" + ("" if line.opened else f", lost: {line.reason}")
+    plain = f"round {line.round}/{total}: {note}, {line.seconds:.1f} s"
+    return Stage("training", line.round, total, note=note, plain=plain)

@@ -289,7 +289,7 @@ def _tried(plan: TrainingPlan, task: Task, scratch: Path) -> Trial:
         session.run(session.runner(grid, names=lambda: names), context)
     finally:
         grid.close()
-    records = [outcome.line.record for outcome in lines]
+    records = [outcome.line for outcome in lines]
     if not records or not records[-1].opened:
         reason = "there was no round" if not records else records[-1].reason
         raise TrainingError(f"the trial of this plan on this machine opened no sum: {reason}")

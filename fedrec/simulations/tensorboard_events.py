@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from fedrec.server.round_records import RoundLine
+from fedrec.protocol.training_report.round_line import RoundLine
 
 FOLDER = "tensorboard"
 
@@ -25,18 +25,17 @@ class EventWriter:
         """Add a round; values that it doesn't have are left out."""
         if self._writer is None:
             return
-        record = line.record
         points = {
             "accuracy": line.accuracy,
             "f1_macro": line.f1_macro,
             "epsilon": line.epsilon,
-            "contributors": record.contributors,
-            "dropouts": record.dropouts,
-            "seconds": record.seconds,
+            "contributors": line.contributors,
+            "dropouts": line.dropouts,
+            "seconds": line.seconds,
         }
         for name, value in points.items():
             if value is not None:
-                self._writer.add_scalar(f"round/{name}", value, global_step=record.round)
+                self._writer.add_scalar(f"round/{name}", value, global_step=line.round)
 
     def close(self) -> None:
         """Flush what was written."""

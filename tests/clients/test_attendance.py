@@ -10,8 +10,8 @@ import pytest
 from flwr.app import Message
 
 from fedrec.clients.client_app import build_client_app
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.server import attendance, pauses
-from fedrec.server.round_records import RoundRecord
 from tests.support.cohort import Cohort, InProcessGrid
 
 

@@ -21,7 +21,7 @@ from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.reply_encoding import decode_reply, encode_reply
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.statements import Receipt, SignedSealingKey
-from fedrec.server.round_records import RoundRecord
+from fedrec.protocol.training_report.round_line import RoundRecord
 from tests.support.cohort import DIMENSION, Cohort
 
 MODEL = {"model": np.zeros(DIMENSION, "<f4").tobytes()}

@@ -20,9 +20,9 @@ from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.protocol.site_figures import SiteFigures
 from fedrec.protocol.statements import Receipt, SignedSealingKey
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.server import attendance
 from fedrec.server.attendance import CohortIncompleteError
-from fedrec.server.round_records import RoundRecord
 from fedrec.server.server_home import ServerHome
 from tests.support.cohort import Cohort
 

@@ -11,10 +11,10 @@ import pytest
 from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.discriminant import solver_of
 from fedrec.server.optimizers.interface import Vector
-from fedrec.server.round_records import RoundRecord
 from tests.support.campaigns import DIMENSION, campaign, head, plain_sum
 from tests.support.cohort import CLASSES, FEATURES, Cohort, InProcessGrid, change_means
 

@@ -26,9 +26,9 @@ from fedrec.protocol.messages import (
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.statements import SignedCommitment
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.protocol.transport import Body, pack, unpack
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.round_records import RoundRecord
 from tests.support.cheating_parties import expected_without
 from tests.support.cohort import DIMENSION, Cohort, InProcessGrid, change_means
 

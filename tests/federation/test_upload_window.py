@@ -20,13 +20,13 @@ from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.messages import JoinReply, JoinRequest, UnmaskReply, UnmaskRequest
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.refusals import Refusal
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.optimizers.interface import Vector
 from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.receipts import ReceiptBook, rounds_with_receipt
-from fedrec.server.round_records import RoundRecord
 from fedrec.server.weights import Weights
 from fedrec.server.window import campaign as campaign_module
 from fedrec.server.window import campaign_uploads

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,12 +35,12 @@ from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.enrolment import ENROLMENT_CONTEXT, Enrolment, Statement, read_file
 from fedrec.protocol.messages import TrainReply
 from fedrec.protocol.tls import Certificates
+from fedrec.protocol.training_report.round_line import RoundLine, RoundRecord
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server import training_file, training_run
 from fedrec.server.attendance import CohortIncompleteError
 from fedrec.server.certificates import check_certificates, make_server_certificates
 from fedrec.server.checkpoint import Checkpoint
-from fedrec.server.round_records import RoundLine, RoundRecord
 from fedrec.server.server_address import ServerSettings
 from fedrec.server.server_home import ServerHome
 from fedrec.server.service import Service
@@ -51,6 +50,7 @@ from fedrec.server.trainings import Training, all_trainings, find_training, trai
 from tests.support.callers import Call, admitted
 from tests.support.cohort import LATER, Cohort, InProcessGrid, set_clock
 from tests.support.layout import DOCS
+from tests.support.training_reports import A_ROUND
 
 
 def public_pem(curve: ec.EllipticCurve) -> str:
@@ -265,20 +265,11 @@ def planned(home: ServerHome) -> Training:
     )
 
 
-def record(number: int) -> RoundRecord:
-    return RoundRecord(
-        round=number,
-        opened=True,
-        contributors=3,
-        dropouts=0,
-        seconds=1.0,
-        seconds_train=0.5,
-        seconds_unmask=0.1,
-        bytes_up=1,
-        bytes_down=1,
-        upload_bytes=1,
-        merchants=("a", "b", "c"),
+def finished(number: int, *, accuracy: float | None, opened: bool = True) -> RoundLine:
+    record = A_ROUND.model_copy(
+        update={"round": number, "opened": opened, "reason": None if opened else "too few"}
     )
+    return RoundLine.of(record, accuracy=accuracy, f1_macro=None, epsilon=float(number))
 
 
 @pytest.fixture
@@ -313,12 +304,12 @@ def test_a_round_cut_off_in_the_record_is_no_round_and_the_next_takes_its_place(
     trainable: ServerHome,
 ) -> None:
     training = planned(trainable)
-    training.add_round(RoundLine(record=record(1), accuracy=0.5, epsilon=1.0))
+    training.add_round(finished(1, accuracy=0.5))
     with (training.folder / "rounds.jsonl").open("ab") as file:
         file.write(b'{"round": 2, "ope')
-    assert [line.record.round for line in training.rounds()] == [1]
-    training.add_round(RoundLine(record=record(2), accuracy=None, epsilon=2.0))
-    assert training.rounds()[1] == RoundLine(record=record(2), accuracy=None, epsilon=2.0)
+    assert [line.round for line in training.rounds()] == [1]
+    training.add_round(finished(2, accuracy=None))
+    assert training.rounds()[1] == finished(2, accuracy=None)
 
 
 def test_a_training_starts_when_it_first_runs_and_not_while_it_waits(trainable: ServerHome) -> None:
@@ -691,9 +682,7 @@ def test_a_training_without_any_opened_sum_has_failed_and_leaves_no_model(
     monkeypatch.setattr("fedrec.server.service.export_bundle", exported.append)
     training = planned(trainable)
     for number, is_open in enumerate(opened, start=1):
-        reason = None if is_open else "too few"
-        line = replace(record(number), opened=is_open, reason=reason)
-        training.add_round(RoundLine(record=line, accuracy=0.9, epsilon=1.0))
+        training.add_round(finished(number, accuracy=0.9, opened=is_open))
     Checkpoint(training.folder / "server", training_id=training.plan().training_id).reserve(4)
     Service(trainable)._ended(training)
     status, reason = training.status()

@@ -10,8 +10,8 @@ import pytest
 from fedrec.clients.merchant import Merchant
 from fedrec.errors import TrainingError
 from fedrec.protocol.messages import TrainReply, TrainRequest, UnmaskReply, UnmaskRequest
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.protocol.transport import Blobs
-from fedrec.server.round_records import RoundRecord
 from fedrec.simulations.injected_faults import Saboteur
 from fedrec.simulations.sabotage import under_another_key, wrong_share
 from tests.support.cohort import Cohort, InProcessGrid

@@ -13,8 +13,8 @@ from fedrec.errors import ConfigError, ServiceError
 from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.dp.vectors import named_parameters, parameter_vector
 from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.training_report.round_line import RoundLine
 from fedrec.server.planning import Task
-from fedrec.server.round_records import RoundLine, RoundRecord
 from fedrec.server.training_file import TrainingFile, add_training
 from fedrec.server.trainings import START, Training
 from fedrec.vision import model_registry
@@ -23,12 +23,9 @@ from fedrec.vision.backbones.public_directions import ProjectedSet
 from tests.support.campaigns import DIMENSION as STATISTICS
 from tests.support.campaigns import campaign
 from tests.support.cohort import DIMENSION, Cohort, change_means, linear_model
+from tests.support.training_reports import A_ROUND
 
 CLASSES = ("bag", "hat", "mug")
-ROUND = RoundRecord(
-    round=1, opened=True, contributors=4, dropouts=0, seconds=1.0, seconds_train=1.0, seconds_unmask=0.0,
-    bytes_up=1, bytes_down=1, upload_bytes=1,
-)  # fmt: skip
 
 
 class Platform:
@@ -58,8 +55,8 @@ class Platform:
             for name, value in named_parameters(model).items()
         }
         (training.folder / "model.safetensors").write_bytes(save(values))
-        record = ROUND if opened else RoundRecord(**{**vars(ROUND), "opened": False})
-        training.add_round(RoundLine(record=record, accuracy=None, epsilon=None))
+        record = A_ROUND.model_copy(update={"opened": opened})
+        training.add_round(RoundLine.of(record, accuracy=None, f1_macro=None, epsilon=None))
         training.set_status("done")
         return values
 

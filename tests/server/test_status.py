@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,13 +27,13 @@ from fedrec.flower.guard import FleetRequest, Guard
 from fedrec.flower.node_activation import DEACTIVATE
 from fedrec.protocol.bundle_offer import MODELS
 from fedrec.protocol.messages import CloseRequest, JoinReply
+from fedrec.protocol.training_report.round_line import RoundLine
 from fedrec.protocol.transport import pack
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.live_state import LIVE_FILE, Connection, LiveState, announce_start, read_live
 from fedrec.server.message_exchange import ExchangeSettings, ask
 from fedrec.server.presence import AWAY_SECONDS, Presence
 from fedrec.server.reply_board import ReplyBoard
-from fedrec.server.round_records import RoundLine
 from fedrec.server.server_home import ServerHome
 from fedrec.server.status_document import seconds_left, server_status
 from fedrec.server.status_endpoint import ServerObserver
@@ -394,9 +393,10 @@ def test_the_observer_writes_when_something_changes_and_takes_over_who_was_seen(
 def test_the_time_left_is_the_median_of_recent_rounds_times_those_left() -> None:
     plan = cast(Any, SimpleNamespace(rounds=100, upload_window=None))
     rounds = [
-        RoundLine(
-            record=replace(A_ROUND, round=at, seconds=1000.0 if at < 5 else 2.0 + (at == 9) * 500),
+        RoundLine.of(
+            A_ROUND.model_copy(update={"round": at, "seconds": 1000.0 if at < 5 else 2.0 + (at == 9) * 500}),
             accuracy=None,
+            f1_macro=None,
             epsilon=None,
         )
         for at in range(1, 14)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.protocol.messages import UnmaskReply
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server import attendance
 from fedrec.server.coordinator import Coordinator
-from fedrec.server.round_records import RoundRecord
 from fedrec.server.stragglers import GracePeriod, Lateness
 from tests.support.cohort import Cohort, InProcessGrid
 

@@ -100,7 +100,7 @@ def die() -> None:
 
 
 def die_after(outcome: RoundOutcome) -> None:
-    if outcome.line.record.round == ENDED:
+    if outcome.line.round == ENDED:
         die()
 
 
@@ -327,8 +327,8 @@ def test_a_callback_ends_a_training_whose_figures_are_then_those_of_the_whole_pl
     rounds: list[tuple[int, float | None]] = []
 
     def enough(outcome: RoundOutcome) -> None:
-        rounds.append((outcome.line.record.round, outcome.line.accuracy))
-        if outcome.line.record.round == ENDED:
+        rounds.append((outcome.line.round, outcome.line.accuracy))
+        if outcome.line.round == ENDED:
             outcome.stop()
 
     found = simulate(

@@ -219,7 +219,7 @@ def begun(photos: Path, out: Path, stop: Callable[[SimulationRun, int], None]) -
 
     def watched(make: Callable[[], SimulationRun], *, observers: Any, inputs: Any) -> Any:
         run = make()
-        calls = (*observers.callbacks, lambda outcome: stop(run, outcome.line.record.round))
+        calls = (*observers.callbacks, lambda outcome: stop(run, outcome.line.round))
         return carry_out(lambda: run, observers=Observers(observers.tell, calls), inputs=inputs)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -25,11 +25,11 @@ from fedrec.privacy.accounting.ledger_reader import read_entries
 from fedrec.privacy.dp.vectors import named_parameters
 from fedrec.privacy.identity import verify
 from fedrec.protocol.plan import EarlyStopping, Peer
+from fedrec.protocol.training_report.round_line import RoundLine
 from fedrec.server import session
 from fedrec.server.early_stopping import best_round, is_over
 from fedrec.server.evaluation import EvaluationData, Scores
 from fedrec.server.optimizers.sgd import Sgd
-from fedrec.server.round_records import RoundLine, RoundRecord
 from fedrec.server.server_home import ServerHome
 from fedrec.server.session import RoundOutcome, Session
 from fedrec.server.training_file import TrainingFile, add_training, write_plan
@@ -44,6 +44,7 @@ from fedrec.vision.synthetic import generate, write
 from tests.support.cohort import DIMENSION, Cohort, InProcessGrid, linear_model
 from tests.support.inline import InlineWorker
 from tests.support.small_runs import small_run
+from tests.support.training_reports import A_ROUND
 
 MERCHANTS, ROUNDS, PATIENCE = 3, 6, 2
 ACCURACY = (0.3, 0.5, 0.4, 0.5, 0.9, 0.9)
@@ -64,11 +65,8 @@ RECORDS = EvaluationData(inputs=torch.zeros(2, 6), labels=np.zeros(2, dtype=np.i
 
 
 def line(number: int, accuracy: float | None, *, f1: float | None = None, opened: bool = True) -> RoundLine:
-    record = RoundRecord(
-        round=number, opened=opened, contributors=3, dropouts=0, seconds=1.0, seconds_train=1.0,
-        seconds_unmask=1.0, bytes_up=1, bytes_down=1, upload_bytes=1,
-    )  # fmt: skip
-    return RoundLine(record=record, accuracy=accuracy, epsilon=1.0, f1_macro=f1)
+    record = A_ROUND.model_copy(update={"round": number, "opened": opened})
+    return RoundLine.of(record, accuracy=accuracy, f1_macro=f1, epsilon=1.0)
 
 
 def test_the_first_of_the_highest_scores_wins_and_lost_rounds_use_up_no_patience() -> None:
@@ -206,7 +204,7 @@ class Served:
         """Let a round end with all parameters at its number; return whether the training ends with it."""
         self.weights.parameters[:] = number
         grid = InProcessGrid(self.cohort.app(), self.cohort.size)
-        return server.runner(grid, names=dict).on_round(line(number, None).record)
+        return server.runner(grid, names=dict).on_round(line(number, None))
 
     def released(self, server: Session) -> int:
         """The number of the round whose model is released."""

@@ -49,13 +49,13 @@ from fedrec.protocol.plan import Peer, TrainingPlan
 from fedrec.protocol.roster_statements import RosterUpdate
 from fedrec.protocol.schema import Strict, sha256_hex
 from fedrec.protocol.statements import Receipt, RequestKind
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.protocol.transport import pack
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.coordinator import Coordinator
 from fedrec.server.optimizers.sgd import Sgd
 from fedrec.server.receipts import ReceiptBook
 from fedrec.server.request_signing import RequestSigner
-from fedrec.server.round_records import RoundRecord
 from fedrec.server.stragglers import GracePeriod
 from fedrec.server.weights import Weights
 

@@ -8,8 +8,8 @@ import random
 from typing import Any
 
 from fedrec.protocol.training_report.report import TrainingReport
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.protocol.training_report.run_section import DataSection
-from fedrec.server.round_records import RoundRecord
 
 NO_PHOTOS = DataSection(
     records=0,
@@ -49,6 +49,7 @@ A_ROUND = RoundRecord(
     bytes_up=30,
     bytes_down=60,
     upload_bytes=10,
+    reason=None,
     merchants=("m0", "m1", "m2"),
     noise_kept=1.0,
 )

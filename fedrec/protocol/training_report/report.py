@@ -17,7 +17,7 @@ from fedrec.protocol.training_report.aggregation_section import AggregationSecti
 from fedrec.protocol.training_report.figures_section import SiteFigures
 from fedrec.protocol.training_report.metrics_section import MetricsSection
 from fedrec.protocol.training_report.privacy_section import PrivacySection
-from fedrec.protocol.training_report.round_line import ReportedRound
+from fedrec.protocol.training_report.round_line import RoundLine
 from fedrec.protocol.training_report.run_section import CostSection, DataSection, RunSection
 
 REPORT_FILE = "report.json"
@@ -57,7 +57,7 @@ class TrainingReport(Strict):
     privacy: PrivacySection
     secure_aggregation: AggregationSection
     cost: CostSection
-    rounds: tuple[ReportedRound, ...]
+    rounds: tuple[RoundLine, ...]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,8 +1,8 @@
-"""Define a line of ``rounds`` in a training's report, and of ``rounds.jsonl``."""
+"""Define the record of a round, and its line in ``rounds`` of a training's report and in ``rounds.jsonl``."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -10,8 +10,8 @@ from fedrec.protocol.schema import Strict
 from fedrec.protocol.training_report.values import Amount, Count, Epsilon, Share
 
 
-class ReportedRound(Strict):
-    """A finished round.
+class RoundRecord(Strict):
+    """What the server knows of a finished round.
 
     Attributes:
         round: its number.
@@ -28,9 +28,6 @@ class ReportedRound(Strict):
         merchants: names of the contributors, in the roster's order.
         noise_kept: deviation of the honest contributors' noise in the opened sum, divided by the one that is
             guaranteed; None of a lost round, and where the noise isn't shared out.
-        accuracy: measured after the round; None where it wasn't.
-        f1_macro: likewise.
-        epsilon: of all rounds so far, in the server's view; None without a guarantee.
     """
 
     round: Annotated[int, Field(ge=1)]
@@ -46,6 +43,35 @@ class ReportedRound(Strict):
     reason: str | None
     merchants: tuple[str, ...]
     noise_kept: Amount | None
+
+
+class RoundLine(RoundRecord):
+    """A finished round, and what is known after it.
+
+    Attributes:
+        accuracy: measured after the round; None where it wasn't.
+        f1_macro: likewise.
+        epsilon: of all rounds so far, in the server's view; None without a guarantee.
+    """
+
     accuracy: Share | None
     f1_macro: Share | None
     epsilon: Epsilon | None
+
+    @classmethod
+    def of(
+        cls, record: RoundRecord, *, accuracy: float | None, f1_macro: float | None, epsilon: float | None
+    ) -> Self:
+        """Return the line of a round.
+
+        Args:
+            record: what is known of the round.
+            accuracy: measured after the round, if it was.
+            f1_macro: likewise.
+            epsilon: of all rounds so far; None without a guarantee.
+
+        Returns:
+            The line.
+        """
+        after = {"accuracy": accuracy, "f1_macro": f1_macro, "epsilon": epsilon}
+        return cls.model_validate({**vars(record), **after})

@@ -17,6 +17,7 @@ from fedrec.protocol.training_report.aggregation_section import AggregationSecti
 from fedrec.protocol.training_report.metrics_section import ClassLine, MetricsSection
 from fedrec.protocol.training_report.privacy_section import MerchantLine, PrivacySection, RatingLine
 from fedrec.protocol.training_report.report import SCHEMA, TrainingReport
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.protocol.training_report.run_section import CostSection, DataSection, RunSection
 from fedrec.server.early_stopping import describe_stopping
 from fedrec.server.optimizers.optimizer_registry import describe_objective, describe_update
@@ -26,7 +27,6 @@ from fedrec.server.report.noise_outlook import class_over_noise
 from fedrec.server.report.plan_rating import rate_plan
 from fedrec.server.report.report_warnings import report_warnings
 from fedrec.server.report.training_result import RunFacts, TrainingResult
-from fedrec.server.round_records import RoundRecord
 from fedrec.vision.metrics import Metrics
 from fedrec.vision.model_registry import is_solved
 
@@ -64,7 +64,7 @@ def build_report(
         privacy=privacy,
         secure_aggregation=_secure_aggregation(result, facts),
         cost=_cost(result, facts),
-        rounds=tuple(line.reported() for line in result.lines),
+        rounds=tuple(result.lines),
     )
 
 
@@ -131,8 +131,7 @@ def _privacy(result: TrainingResult, facts: RunFacts, per_merchant: Sequence[Mer
 
 def _secure_aggregation(result: TrainingResult, facts: RunFacts) -> AggregationSection:
     plan, parameters = result.plan, result.derived.scheme.parameters
-    records = [line.record for line in result.lines]
-    upload = max((record.upload_bytes for record in records), default=0)
+    upload = max((line.upload_bytes for line in result.lines), default=0)
     return AggregationSection(
         scheme=plan.scheme,
         trust=plan.trust,
@@ -150,12 +149,12 @@ def _secure_aggregation(result: TrainingResult, facts: RunFacts) -> AggregationS
         modulus_bits=parameters.modulus_bits,
         upload_bytes_per_parameter=upload / plan.dimension,
         seconds_encrypt=facts.seconds_encrypt,
-        seconds_unmask=sum(record.seconds_unmask for record in records),
+        seconds_unmask=sum(line.seconds_unmask for line in result.lines),
     )
 
 
 def _cost(result: TrainingResult, facts: RunFacts) -> CostSection:
-    records = [*(line.record for line in result.lines), *_figures_records(result)]
+    records = [*result.lines, *_figures_records(result)]
     return CostSection(
         bytes_up=sum(record.bytes_up for record in records),
         bytes_down=sum(record.bytes_down for record in records),

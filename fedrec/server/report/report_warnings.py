@@ -79,7 +79,7 @@ def _warnings(result: TrainingResult, facts: RunFacts) -> list[str]:
         warnings.append(
             "SEEDED: noise, sampling and keys come from a seed; whoever knows it can subtract the noise."
         )
-    lost = [line.record for line in lines if not line.record.opened]
+    lost = [line for line in lines if not line.opened]
     if lost and len(lost) == len(lines):
         warnings.append("NO RESULT: no round's sum was opened, so that there is no trained model.")
     if lost:

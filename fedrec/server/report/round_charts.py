@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from fedrec._internal import number_format
 from fedrec._internal.text import counted
 from fedrec.protocol.training_report.report import TrainingReport
-from fedrec.protocol.training_report.round_line import ReportedRound
+from fedrec.protocol.training_report.round_line import RoundLine
 from fedrec.report.charts import Chart, Colour, Cross, Line, round_axis, y_axis
 from fedrec.report.document import Block, Paragraph, Plot, Plots
 from fedrec.server.round_records import lost_rounds
@@ -51,7 +51,7 @@ def _measured_on(report: TrainingReport) -> str:
 
 
 def _plot(
-    rounds: Sequence[ReportedRound],
+    rounds: Sequence[RoundLine],
     values: Sequence[tuple[int, float | None]],
     *,
     name: str,

@@ -9,7 +9,7 @@ from fedrec.protocol.training_report.aggregation_section import AggregationSecti
 from fedrec.protocol.training_report.metrics_section import MetricsSection
 from fedrec.protocol.training_report.privacy_section import MerchantLine, PrivacySection
 from fedrec.protocol.training_report.report import TrainingReport
-from fedrec.protocol.training_report.round_line import ReportedRound
+from fedrec.protocol.training_report.round_line import RoundLine
 from fedrec.protocol.training_report.run_section import DataSection, RunSection, SkippedFile
 from fedrec.report.bidi import isolated
 from fedrec.report.document import (
@@ -102,7 +102,7 @@ def cost(report: TrainingReport) -> Facts:
     )
 
 
-def _noise_kept(rounds: Sequence[ReportedRound]) -> str:
+def _noise_kept(rounds: Sequence[RoundLine]) -> str:
     """Say how much noise the opened sums kept, least to most; empty where no round states it."""
     known = [line.noise_kept for line in rounds if line.noise_kept is not None]
     if not known:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedrec.privacy.derived_parameters import Derived
 from fedrec.protocol.plan import TrainingPlan
-from fedrec.server.round_records import RoundLine
+from fedrec.protocol.training_report.round_line import RoundLine
 from fedrec.server.stored_figures import StoredFigures
 from fedrec.vision.metrics import Metrics
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from fedrec.errors import TrainingError
 from fedrec.protocol.schema import sha256_hex
+from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.server.attendance import OPENING_SECONDS, CohortIncompleteError
 from fedrec.server.layer_removal import Opened
-from fedrec.server.round_records import RoundRecord
 from fedrec.server.sum_opening import Opening
 from fedrec.server.training_runner import TrainingRunner
 from fedrec.server.uploads import Upload

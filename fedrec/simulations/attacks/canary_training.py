@@ -195,7 +195,7 @@ def train_with_canaries(
     finally:
         for merchant in merchants:
             merchant.close()
-    lost = [line.record.reason for line in session.lines if not line.record.opened]
+    lost = [line.reason for line in session.lines if not line.opened]
     if lost:
         raise AuditError(f"a round of the audit was not opened, so nothing can be concluded: {lost[0]}")
     back = plan.sample_rate * plan.records_total / derive(plan).unit
