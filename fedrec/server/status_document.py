@@ -258,7 +258,8 @@ def _waiting_for(training: Training, live: LiveState | None) -> WaitingFor | Non
         return None
     since = iso_text(training.since())
     if progress is not None and state == "running":
-        return WaitingFor(_campaign_step(progress), _campaign_absent(progress), since)
+        begun = iso_text(progress.since) or since
+        return WaitingFor(_campaign_step(progress), _campaign_absent(progress), begun)
     names = [peer.name for peer in plan.roster + plan.seated_witnesses]
     absent = tuple(name for name in names if not live.connections.get(name, Connection()).connected)
     if absent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,10 @@ from fedrec.errors import ConfigError, ProtocolError, TrainingError
 from fedrec.protocol.messages import CloseReply, TrainReply
 from fedrec.protocol.reply_encoding import decode_reply, encode_reply
 from fedrec.server import pauses
+from fedrec.server.live_state import LiveState
 from fedrec.server.message_exchange import ExchangeSettings
 from fedrec.server.server_home import ServerHome
+from fedrec.server.status_document import server_status
 from fedrec.server.status_endpoint import ServerObserver
 from fedrec.server.status_page import status_blocks
 from fedrec.server.training_file import add_training, read_training_file, write_plan
@@ -183,7 +186,7 @@ def test_operator_and_merchant_see_how_far_a_campaign_is(tmp_path: Path) -> None
     training = Training(home.trainings / "0001")
     training.folder.mkdir()
     write_plan(training, plan, seed=0)
-    training.set_status("running")
+    training.set_status("running", "the window is open")
     files = CampaignFiles(training.folder, plan=plan)
     files.write_window(Window(training_id=plan.training_id, began=1_700_000_000, ends=1_700_604_800))
     replies = StoredReplies(files, upload_bytes=10, answer_bytes=10)
@@ -192,6 +195,13 @@ def test_operator_and_merchant_see_how_far_a_campaign_is(tmp_path: Path) -> None
     def shown() -> str:
         return CliRunner().invoke(server.app, ["status", "--home", str(home.folder)]).output
 
+    def waited_for() -> tuple[object, ...]:
+        now = datetime.now(UTC)
+        found = server_status(home, LiveState(time=now, started=now, training="0001")).waiting_for
+        assert found is not None
+        return found.what, found.merchants, found.since
+
+    assert waited_for() == ("uploads", ("m0", "m2"), "2023-11-14T22:13:20+00:00")
     told = "until 2023-11-21 22:13 UTC: 1 of 3 uploads; missing: m0, m2"
     assert f"  window    {told}\n" in shown()
     status = ServerObserver(home).status()
@@ -203,6 +213,12 @@ def test_operator_and_merchant_see_how_far_a_campaign_is(tmp_path: Path) -> None
     files.write_survivors(
         SurvivorSet(training_id=plan.training_id, fixed=1_700_604_800, survivors=(survivor,))
     )
+    # The answers are waited for since the set was fixed, and told in the roster's order.
+    members = ("m0", "m1", "m2")
+    assert waited_for() == ("answers that open the sum", members, "2023-11-21T22:13:20+00:00")
+    drawn = plan.model_copy(update={"committee": ("m2", "m0", "m1")})
+    progress = campaign_files.read_progress(training.folder, drawn)
+    assert progress is not None and progress.awaited == members
     assert "closed: 1 of 3 uploads; missing: m0, m2; 0 of the 3 answers needed; waits for m0, m1" in shown()
     summary = summarise_plan(plan, cohort.merchants["m0"].ledger.entries(), lifetime_delta=1e-4)
     assert (summary.upload_window, summary.committee) == (7 * 86400, ("m0", "m1", "m2"))

@@ -134,15 +134,17 @@ class CampaignProgress:
     """How far a campaign is.
 
     Attributes:
+        since: when uploads, or the answers that open the sum, began to be waited for; None before the window.
         ends: when its window ends; None while the committee's keys are missing.
         uploaded: the merchants whose uploads are stored.
         missing: those whose uploads aren't, in the roster's order.
         closed: whether the survivor set is fixed.
         answered: the committee's members whose answers are stored.
-        awaited: those whose answers aren't.
+        awaited: those whose answers aren't, in the roster's order.
         needed: how many answers open the sum.
     """
 
+    since: datetime | None
     ends: datetime | None
     uploaded: tuple[str, ...]
     missing: tuple[str, ...]
@@ -186,13 +188,19 @@ def read_progress(training: Path, plan: TrainingPlan) -> CampaignProgress | None
     if fixed is not None:
         uploaded = [survivor.merchant for survivor in fixed.survivors]
     answered = files.stored("answer")
+    since = window.began if window is not None else None
+    if fixed is not None:
+        since = fixed.fixed
     return CampaignProgress(
+        since=None if since is None else datetime.fromtimestamp(since, UTC),
         ends=None if window is None else window.end,
         uploaded=tuple(uploaded),
         missing=tuple(peer.name for peer in plan.roster if peer.name not in uploaded),
         closed=fixed is not None,
         answered=tuple(answered),
-        awaited=tuple(name for name in plan.committee if name not in answered),
+        awaited=tuple(
+            peer.name for peer in plan.parties if peer.name in plan.committee and peer.name not in answered
+        ),
         needed=plan.threshold,
     )
 
