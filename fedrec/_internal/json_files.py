@@ -1,13 +1,17 @@
-"""Write JSON files, and read those that name their schema."""
+"""Write JSON files, and read those of one form, or that name their schema."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fedrec._internal.files import read_regular, write_atomically
-from fedrec.errors import ConfigError
+from fedrec._internal.validation_messages import problem_text
+from fedrec.errors import ConfigError, FedrecError
+
+Content = TypeVar("Content")
 
 _LARGEST = 1 << 26
 
@@ -25,6 +29,46 @@ def write_json(path: Path, value: object, *, mode: int = 0o666) -> None:
         ValueError: a number isn't finite, which JSON can't represent.
     """
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False).encode(), mode=mode)
+
+
+def read_checked(
+    path: Path,
+    parse: Callable[[bytes], Content],
+    *,
+    what: str,
+    error: type[FedrecError] = ConfigError,
+    remedy: str = "",
+    largest: int = _LARGEST,
+) -> Content:
+    """Read a JSON file of one form.
+
+    Args:
+        path: the file.
+        parse: reads its content; raises ``ValueError`` where that has another form, as schemas do.
+        what: what the file should be, for messages.
+        error: raised if the file can't be used; one line names the file, and the place in it.
+        remedy: what to do about that, for messages.
+        largest: the most bytes that are read.
+
+    Returns:
+        Its content.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    end = f"; {remedy}" if remedy else ""
+    try:
+        data = read_regular(path, most=largest + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as reason:
+        raise error(f"{path} can't be read: {problem_text(reason)}{end}") from None
+    if len(data) > largest:
+        raise error(f"{path} is too large: more than {largest:,} bytes{end}")
+    try:
+        return parse(data)
+    except ValueError as reason:
+        raise error(f"{path} is no {what}: {problem_text(reason)}{end}") from None
 
 
 def read_document(path: Path, *, schema: str, largest: int = _LARGEST) -> dict[str, Any]:

@@ -36,7 +36,9 @@ _KINDS = {
     "json_invalid": "is not JSON",
     "string_pattern_mismatch": "has the wrong format",
     "extra_forbidden": "is unknown",
+    "unexpected_keyword_argument": "is unknown",
     "model_type": "must be an object or a table",
+    "dataclass_type": "must be an object or a table",
     "dict_type": "must be an object or a table",
     "frozen_set_type": "must be a list",
 }

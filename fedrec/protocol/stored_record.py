@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from fedrec._internal.validation_messages import problem_text
+from fedrec._internal.json_files import read_checked
 from fedrec.errors import FedrecError
 from fedrec.protocol.schema import Strict
 
@@ -24,8 +24,12 @@ def read_record(path: Path, kind: type[Record], *, error: type[FedrecError]) -> 
         The record, an empty one if there is no file.
     """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return read_checked(
+            path,
+            kind.model_validate_json,
+            what="record of this version",
+            error=error,
+            remedy="restore it from a backup",
+        )
     except FileNotFoundError:
         return kind()
-    except (OSError, ValueError) as reason:
-        raise error(f"{path} can't be used: {problem_text(reason)}; restore it from a backup") from None

@@ -300,5 +300,5 @@ def test_a_crash_in_an_exchange_leaves_a_witness_one_key_that_fits_its_record(tm
         record(sign_rotation("auditor", old=old, new=new), new)
     assert home.identity().public == new.public and not home.next_identity_file.exists()
     home.keys.write_text("{")
-    with pytest.raises(ConfigError, match=r"keys\.json can't be used"):
+    with pytest.raises(ConfigError, match=r"keys\.json is no record of this version"):
         home.rotate()

@@ -7,11 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from fedrec._internal.files import read_regular
-from fedrec._internal.validation_messages import problem_text
-from fedrec.errors import ConfigError
+from fedrec._internal.json_files import read_checked
 from fedrec.protocol.schema import Strict
 from fedrec.protocol.training_report.aggregation_section import AggregationSection
 from fedrec.protocol.training_report.figures_section import SiteFigures
@@ -89,16 +87,9 @@ def read_report(folder: Path) -> TrainingReport:
             where it is wrong.
         FileNotFoundError: there is no such file.
     """
-    path = folder / REPORT_FILE
-    try:
-        data = read_regular(path, most=LARGEST_REPORT + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {problem_text(error)}") from None
-    if len(data) > LARGEST_REPORT:
-        raise ConfigError(f"{path} is too large: more than {LARGEST_REPORT:,} bytes")
-    try:
-        return TrainingReport.model_validate_json(data)
-    except ValidationError as error:
-        raise ConfigError(f"{path} is no report of this version: {problem_text(error)}") from None
+    return read_checked(
+        folder / REPORT_FILE,
+        TrainingReport.model_validate_json,
+        what="report of this version",
+        largest=LARGEST_REPORT,
+    )

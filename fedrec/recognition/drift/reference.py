@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from fedrec._internal.files import read_regular, write_atomically
-from fedrec._internal.validation_messages import problem_text
+from fedrec._internal.files import write_atomically
+from fedrec._internal.json_files import read_checked
 from fedrec.errors import ConfigError, DataError
 from fedrec.recognition.drift.measures import MEASURES, Means
 from fedrec.recognition.drift.thresholds import Photos, limits
@@ -136,14 +136,12 @@ def write_reference(path: Path, reference: Reference) -> None:
 def read_reference(path: Path) -> Reference:
     """Read a reference from a file; ``DataError`` if it can't be read or is none."""
     try:
-        data = read_regular(path, most=_LARGEST_FILE + 1)
+        return read_checked(
+            path,
+            Reference.model_validate_json,
+            what="reference of a watch",
+            error=DataError,
+            largest=_LARGEST_FILE,
+        )
     except FileNotFoundError:
         raise DataError(f"there is no reference {path}: 'fedrec model reference' makes one") from None
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}") from None
-    if len(data) > _LARGEST_FILE:
-        raise DataError(f"{path} is too large for a reference")
-    try:
-        return Reference.model_validate_json(data)
-    except ValidationError as error:
-        raise DataError(f"{path} is no reference of a watch: {problem_text(error)}") from None
