@@ -171,7 +171,7 @@ def searched(merchants: int, minimum: int, *, rounds: int) -> dict[str, Any]:
     for saboteur in names:
         rotation = Rotation(order=names)
         first.append(play(rotation, saboteur))
-        again = Rotation.continued(rotation.state(), order=reversed(names), before=names)
+        again = Rotation.continued(rotation.evidence(), order=reversed(names), before=names)
         second.append(play(again, saboteur))
     return {
         "what": "search for a wrong key",

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from fedrec._internal.files import replacing, write_atomically
-from fedrec._internal.json_files import write_json
+from fedrec._internal.json_files import read_checked, write_json
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import TrainingError
 from fedrec.protocol.statements import SignedSealingKey
 from fedrec.protocol.training_report.round_line import RoundRecord
 from fedrec.server.optimizers.interface import State
+from fedrec.server.reservation import RESERVATION, ConductRecord, Reservation
 from fedrec.server.stored_figures import StoredFigures
 from fedrec.server.weights import Weights
 
 _STATE = "state."
 """The prefix of the names of the global model's arrays in the file."""
 _KEYS = TypeAdapter(tuple[SignedSealingKey, ...])
-_VALUES = TypeAdapter(dict[str, Any])
+Content = TypeVar("Content")
 
 
 class Checkpoint:
@@ -35,7 +36,7 @@ class Checkpoint:
     def __init__(self, folder: Path, *, training_id: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._training_id = training_id
-        self._reserved = folder / "reserved.json"
+        self._reserved = folder / RESERVATION
         self._state = folder / "state.npz"
         self._committee = folder / "committee.json"
         self._best = folder / "best-parameters.f32"
@@ -45,10 +46,7 @@ class Checkpoint:
         """Return the committee's public sealing keys of this training, empty if none were kept."""
         if not self._committee.exists():
             return ()
-        try:
-            found = _KEYS.validate_json(self._committee.read_bytes())
-        except ValidationError as error:
-            raise _unreadable(self._committee, error) from None
+        found = _read(self._committee, _KEYS.validate_json)
         return tuple(key for key in found if key.statement.training_id == self._training_id)
 
     def keep_sealing_keys(self, keys: Iterable[SignedSealingKey]) -> None:
@@ -67,48 +65,47 @@ class Checkpoint:
 
     def last_reserved(self) -> int:
         """Return the highest round number ever reserved, 0 before the first."""
-        reserved = self._read_reserved()
-        return 0 if reserved is None else int(reserved["round"])
+        return self._reservation().round
 
-    def conduct(self) -> dict[str, Any] | None:
-        """Return the last stored record of the merchants' conduct (JSON values), None before the first."""
-        reserved = self._read_reserved()
-        found: dict[str, Any] | None = None if reserved is None else reserved.get("conduct")
+    def conduct(self) -> ConductRecord | None:
+        """Return the last stored record of the merchants' conduct, None before the first."""
+        return self._reservation().conduct
+
+    def survivors(self) -> str | None:
+        """Return the hash of the survivor set that a campaign has fixed, None before."""
+        return self._reservation().survivors
+
+    def _reservation(self) -> Reservation:
+        if not self._reserved.exists():
+            return Reservation(training_id=self._training_id, round=0, conduct=None, survivors=None)
+        found = _read(self._reserved, Reservation.model_validate_json)
+        if found.training_id != self._training_id:
+            raise TrainingError("the checkpoint is of another training: give this one a folder of its own")
         return found
 
-    def _read_reserved(self) -> dict[str, Any] | None:
-        if not self._reserved.exists():
-            return None
-        reserved = _read_values(self._reserved)
-        if reserved.get("training_id") != self._training_id:
-            raise TrainingError("the checkpoint is of another training: give this one a folder of its own")
-        return reserved
-
-    def reserve(self, round_number: int, *, conduct: Mapping[str, Any] | None = None) -> None:
+    def reserve(self, round_number: int, *, conduct: ConductRecord | None = None) -> None:
         """Reserve a round number for good, and store the record of the merchants' conduct with it.
 
         Args:
             round_number: the round that is about to begin.
-            conduct: the record, JSON values; None keeps the stored one.
+            conduct: the record; None keeps the stored one.
 
         Raises:
             TrainingError: the round, or a later one, was reserved before.
         """
-        last = self.last_reserved()
-        if round_number <= last:
+        before = self._reservation()
+        if round_number <= before.round:
             raise TrainingError(
-                f"round {round_number} was run before (the last one is {last}): it is never run twice"
+                f"round {round_number} was run before (the last one is {before.round}): it is never run twice"
             )
-        self._write_reserved(round_number, self.conduct() if conduct is None else conduct)
+        known = before.conduct if conduct is None else conduct
+        self._keep_reservation(before.model_copy(update={"round": round_number, "conduct": known}))
 
     def figures(self) -> StoredFigures | None:
         """Return what was stored of the round of site figures, None before it was begun."""
         if not self._figures.exists():
             return None
-        try:
-            return StoredFigures.model_validate_json(self._figures.read_bytes())
-        except ValidationError as error:
-            raise _unreadable(self._figures, error) from None
+        return _read(self._figures, StoredFigures.model_validate_json)
 
     def reserve_figures(self) -> None:
         """Note durably that the round of site figures begins.
@@ -124,13 +121,16 @@ class Checkpoint:
         """Store what came of the round of site figures."""
         write_json(self._figures, figures.model_dump(mode="json"))
 
-    def keep_conduct(self, state: Mapping[str, Any]) -> None:
-        """Store the record of the merchants' conduct (JSON values) with the last reserved round."""
-        self._write_reserved(self.last_reserved(), state)
+    def keep_conduct(self, record: ConductRecord) -> None:
+        """Store the record of the merchants' conduct with the last reserved round."""
+        self._keep_reservation(self._reservation().model_copy(update={"conduct": record}))
 
-    def _write_reserved(self, round_number: int, conduct: Mapping[str, Any] | None) -> None:
-        state = {"training_id": self._training_id, "round": round_number, "conduct": conduct}
-        write_json(self._reserved, state)
+    def keep_survivors(self, digest: str) -> None:
+        """Store the hash of the survivor set that a campaign has fixed."""
+        self._keep_reservation(self._reservation().model_copy(update={"survivors": digest}))
+
+    def _keep_reservation(self, reservation: Reservation) -> None:
+        write_json(self._reserved, reservation.model_dump(mode="json"))
 
     def save(self, weights: Weights, *, round_number: int, record: RoundRecord) -> None:
         """Store the global model after a round and the round's record in one file, atomically.
@@ -197,11 +197,8 @@ def _layout(state: State) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     return {name: (array.shape, array.dtype) for name, array in state.items()}
 
 
-def _read_values(path: Path) -> dict[str, Any]:
-    try:
-        return _VALUES.validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise _unreadable(path, error) from None
+def _read(path: Path, parse: Callable[[bytes], Content]) -> Content:
+    return read_checked(path, parse, what="checkpoint of this version", error=TrainingError)
 
 
 def _unreadable(path: Path, error: Exception) -> TrainingError:

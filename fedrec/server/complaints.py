@@ -13,7 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from pydantic import NonNegativeInt
+
+from fedrec.protocol.schema import Strict
+
+
+class ComplaintsRecord(Strict):
+    """The complaints about a training's dealers as they are stored; see :class:`Complaints`."""
+
+    complaints: Mapping[str, tuple[str, ...]] = {}
+    aside: tuple[str, ...] = ()
+    turn: NonNegativeInt = 0
 
 
 @dataclass
@@ -35,33 +46,32 @@ class Complaints:
     turn: int = 0
 
     @classmethod
-    def from_state(
-        cls, state: Mapping[str, Any] | None, *, colluders: int, corrupt_witnesses: int = 0
-    ) -> Complaints:
-        """Restore what :meth:`state` returned.
+    def of(cls, record: ComplaintsRecord, *, colluders: int, corrupt_witnesses: int = 0) -> Complaints:
+        """Restore what :meth:`record` returned.
 
         Args:
-            state: the JSON values, or None for a training without complaints so far.
+            record: the record.
             colluders: how many merchants are assumed to be at fault at most.
             corrupt_witnesses: how many witnesses are, beside them.
 
         Returns:
-            The complaints as they were, or none.
+            The complaints as they were.
         """
-        if state is None:
-            return cls(colluders=colluders, corrupt_witnesses=corrupt_witnesses)
         return cls(
             colluders=colluders,
             corrupt_witnesses=corrupt_witnesses,
-            complaints={dealer: set(by) for dealer, by in state["complaints"].items()},
-            aside=frozenset(state["aside"]),
-            turn=int(state["turn"]),
+            complaints={dealer: set(by) for dealer, by in record.complaints.items()},
+            aside=frozenset(record.aside),
+            turn=record.turn,
         )
 
-    def state(self) -> dict[str, Any]:
-        """Return the complaints and turns as JSON values."""
-        complaints = {dealer: sorted(by) for dealer, by in sorted(self.complaints.items())}
-        return {"complaints": complaints, "aside": sorted(self.aside), "turn": self.turn}
+    def record(self) -> ComplaintsRecord:
+        """Return the complaints and turns as they are stored."""
+        return ComplaintsRecord(
+            complaints={dealer: tuple(sorted(by)) for dealer, by in sorted(self.complaints.items())},
+            aside=tuple(sorted(self.aside)),
+            turn=self.turn,
+        )
 
     @property
     def disbelieved(self) -> frozenset[str]:

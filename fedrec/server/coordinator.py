@@ -107,7 +107,7 @@ class Coordinator(TrainingRunner):
 
     def _rounds(self, first: int) -> None:
         """Run the rounds from ``first`` on, until the last one or until ``on_round`` ends the training."""
-        self._conduct = Conduct(self.plan, state=self.checkpoint.conduct(), earlier=self.earlier)
+        self._conduct = Conduct(self.plan, record=self.checkpoint.conduct(), earlier=self.earlier)
         for round_number in range(first, self.plan.rounds + 1):
             self.before_round(self._lost_to_refusals)
             excluded = self._conduct.complaints.excluded
@@ -116,14 +116,14 @@ class Coordinator(TrainingRunner):
             if self._lost_to_refusals or all_needed:
                 self._cohort.ask_again()
             self._connected = frozenset(self._cohort.refresh(excluded=excluded))
-            self.checkpoint.reserve(round_number, conduct=self._conduct.state())
+            self.checkpoint.reserve(round_number, conduct=self._conduct.record())
             record, stop = self._round(round_number, take=self._apply)
             self.checkpoint.save(self.weights, round_number=round_number, record=record)
             if self.on_round(record):
                 return
             if stop is not None and round_number < self.plan.rounds:
                 self._conduct.forgive()
-                self.checkpoint.keep_conduct(self._conduct.state())
+                self.checkpoint.keep_conduct(self._conduct.record())
                 raise TrainingError(stop)
 
     def _site_figures(self) -> None:
@@ -172,7 +172,7 @@ class Coordinator(TrainingRunner):
         except _LostRoundError as error:
             reason, refused, stop = str(error), error.refused, error.stop or self._too_many(error)
             # Stored at once: a merchant that is left out must not return by a restart.
-            self.checkpoint.keep_conduct(self._conduct.state())
+            self.checkpoint.keep_conduct(self._conduct.record())
         self._lost_to_refusals = self._lost_to_refusals + 1 if refused else 0
         record = RoundRecord(
             round=round_number,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedrec.errors import FedrecError
 from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.rotation import Evidence
 from fedrec.server.trainings import Training, all_trainings
 
 _log = logging.getLogger(__name__)
@@ -21,11 +20,11 @@ class EarlierConduct:
 
     Attributes:
         merchants: names of that training's merchants.
-        state: what :meth:`fedrec.server.merchant_conduct.Conduct.state` returned.
+        rotation: the evidence from its sums that didn't open.
     """
 
     merchants: tuple[str, ...]
-    state: Mapping[str, Any]
+    rotation: Evidence
 
 
 def earlier_conduct(trainings: Path, *, before: Training) -> EarlierConduct | None:
@@ -45,10 +44,10 @@ def earlier_conduct(trainings: Path, *, before: Training) -> EarlierConduct | No
         if int(training.number) < int(before.number) and (training.folder / "server").is_dir():
             try:
                 plan = training.plan()
-                state = Checkpoint(training.folder / "server", training_id=plan.training_id).conduct()
-            except (FedrecError, OSError, ValueError, KeyError) as error:
+                conduct = Checkpoint(training.folder / "server", training_id=plan.training_id).conduct()
+            except (FedrecError, OSError) as error:
                 _log.warning("what training %s showed of merchants can't be read: %s", training.number, error)
                 continue
-            if state is not None and "rotation" in state:
-                return EarlierConduct(tuple(peer.name for peer in plan.roster), state)
+            if conduct is not None:
+                return EarlierConduct(tuple(peer.name for peer in plan.roster), conduct.rotation)
     return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeFloat
+
 _FORGIVEN = 0.1
 """What an opened round subtracts: a training that loses one round in eleven can go on for ever."""
 
@@ -15,7 +17,7 @@ class Losses:
     A merchant that spoils four rounds of five reaches the limit as one that spoils all of them, only later.
     """
 
-    level: float = 0.0
+    level: NonNegativeFloat = 0.0
 
     def opened(self) -> None:
         """Count a round that was opened."""

@@ -11,17 +11,17 @@ lost.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 from fedrec._internal.text import listed
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.complaints import Complaints
 from fedrec.server.earlier_conduct import EarlierConduct
 from fedrec.server.lost_rounds import Losses
+from fedrec.server.reservation import ConductRecord
 from fedrec.server.rotation import Rotation
-from fedrec.server.stragglers import Lateness
 
 _MOST_UNINFORMATIVE, _MOST_UNINFORMATIVE_OF_GROUPS = 1.0, 5.0
 """A training stops once the running count of sums that didn't open and cleared nobody exceeds this. The limit
@@ -47,11 +47,11 @@ class LeftOut:
 
 
 class Conduct:
-    """The record of one training's merchants; :meth:`state` is kept in the checkpoint.
+    """The record of one training's merchants; :meth:`record` is kept in the checkpoint.
 
     Args:
         plan: the training's plan.
-        state: what :meth:`state` returned, or None for a new training.
+        record: what :meth:`record` returned, or None for a new training.
         earlier: the record that a new training goes on from, of sums that didn't open. Everything else in it
             costs no round to find out again, and isn't held against a merchant for good.
     """
@@ -60,39 +60,39 @@ class Conduct:
         self,
         plan: TrainingPlan,
         *,
-        state: Mapping[str, Any] | None = None,
+        record: ConductRecord | None = None,
         earlier: EarlierConduct | None = None,
     ) -> None:
-        found: Mapping[str, Any] = state or {}
+        found = ConductRecord() if record is None else record.model_copy(deep=True)
         names = [peer.name for peer in plan.roster]
         self._plan = plan
-        self.complaints = Complaints.from_state(
-            found.get("complaints"), colluders=plan.colluders, corrupt_witnesses=plan.corrupt_witnesses
+        self.complaints = Complaints.of(
+            found.complaints, colluders=plan.colluders, corrupt_witnesses=plan.corrupt_witnesses
         )
         # Each training has its own order, so that no merchant is always the first to be left out.
         order = sorted(names, key=lambda name: _drawn(plan, name))
         self.rotation = (
-            Rotation.continued(earlier.state.get("rotation"), order=order, before=earlier.merchants)
-            if state is None and earlier is not None
-            else Rotation.from_state(found.get("rotation"), order=order)
+            Rotation.continued(earlier.rotation, order=order, before=earlier.merchants)
+            if record is None and earlier is not None
+            else Rotation.of(found.rotation, order=order)
         )
-        self.lateness = Lateness.from_state(found.get("lateness"))
-        self.losses = Losses(**found.get("losses", {}))
-        self._uninformative = Losses(**found.get("untold", {}))
-        self.answered_wrongly: set[str] = set(found.get("answered_wrongly", ()))
-        self.noisy: set[str] = set(found.get("noisy", ()))
+        self.lateness = found.lateness
+        self.losses = found.losses
+        self._uninformative = found.untold
+        self.answered_wrongly = set(found.answered_wrongly)
+        self.noisy = set(found.noisy)
 
-    def state(self) -> dict[str, Any]:
-        """Return the record as JSON values."""
-        return {
-            "complaints": self.complaints.state(),
-            "rotation": self.rotation.state(),
-            "lateness": self.lateness.state(),
-            "losses": vars(self.losses),
-            "untold": vars(self._uninformative),
-            "answered_wrongly": sorted(self.answered_wrongly),
-            "noisy": sorted(self.noisy),
-        }
+    def record(self) -> ConductRecord:
+        """Return the record, as it is at this moment."""
+        return ConductRecord(
+            complaints=self.complaints.record(),
+            rotation=self.rotation.evidence(),
+            lateness=deepcopy(self.lateness),
+            losses=replace(self.losses),
+            untold=replace(self._uninformative),
+            answered_wrongly=tuple(sorted(self.answered_wrongly)),
+            noisy=tuple(sorted(self.noisy)),
+        )
 
     def left_out(self, connected: Collection[str], *, round_number: int) -> LeftOut:
         """Choose the merchants that a round asks for no upload.

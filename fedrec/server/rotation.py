@@ -17,9 +17,10 @@ lost round would keep the share of lost rounds below one in twenty. All of this 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+
+from pydantic import NonNegativeInt
 
 FIRST_TERM, LONGEST_TERM = 20, 80
 """Opened rounds after which a merchant that is left out is asked again: at first, and at most."""
@@ -32,11 +33,10 @@ _ROUNDS_PER_LOSS = 20
 
 
 @dataclass
-class Rotation:
-    """The evidence from a training's rounds so far.
+class Evidence:
+    """The evidence from a training's rounds so far; it is what is stored.
 
     Attributes:
-        order: names of all merchants, the first to be left out first.
         cleared: the number of rounds lost without a merchant.
         relieved: the number of rounds opened without it since the first loss.
         failed: the number of its returns that a lost round followed.
@@ -50,58 +50,50 @@ class Rotation:
         newcomers: merchants that weren't in the earlier training that some of the evidence is from.
     """
 
-    order: tuple[str, ...]
-    cleared: dict[str, int] = field(default_factory=dict)
-    relieved: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
+    cleared: dict[str, NonNegativeInt] = field(default_factory=dict)
+    relieved: dict[str, NonNegativeInt] = field(default_factory=dict)
+    failed: dict[str, NonNegativeInt] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
     returned: str | None = None
-    run: int = 0
-    rounds: int = 0
-    losses: int = 0
+    run: NonNegativeInt = 0
+    rounds: NonNegativeInt = 0
+    losses: NonNegativeInt = 0
     choosing: bool = False
     recess: bool = False
     newcomers: tuple[str, ...] = ()
 
+
+@dataclass
+class Rotation(Evidence):
+    """The evidence, and whose turn it is.
+
+    Attributes:
+        order: names of all merchants, the first to be left out first.
+    """
+
+    order: tuple[str, ...] = field(kw_only=True)
+
     @classmethod
-    def from_state(cls, state: Mapping[str, Any] | None, *, order: Iterable[str]) -> Rotation:
-        """Restore what :meth:`state` returned.
+    def of(cls, evidence: Evidence, *, order: Iterable[str]) -> Rotation:
+        """Restore what :meth:`evidence` returned.
 
         Args:
-            state: the JSON values, or None for a training without lost rounds so far.
+            evidence: the evidence.
             order: names of all merchants, the first to be left out first.
 
         Returns:
-            The rotation as it was, or one without suspects.
+            The rotation as it was.
         """
-        rotation = cls(order=tuple(order))
-        if state is None:
-            return rotation
-        return replace(
-            rotation,
-            cleared=dict(state["cleared"]),
-            relieved=dict(state["relieved"]),
-            failed=dict(state["failed"]),
-            aside=tuple(state["aside"]),
-            returned=state["returned"],
-            run=int(state["run"]),
-            rounds=int(state["rounds"]),
-            losses=int(state["losses"]),
-            choosing=bool(state["choosing"]),
-            recess=bool(state["recess"]),
-            newcomers=tuple(state.get("newcomers", ())),
-        )
+        return cls(**asdict(evidence), order=tuple(order))
 
     @classmethod
-    def continued(
-        cls, state: Mapping[str, Any] | None, *, order: Iterable[str], before: Collection[str]
-    ) -> Rotation:
+    def continued(cls, evidence: Evidence, *, order: Iterable[str], before: Collection[str]) -> Rotation:
         """Continue in a new training with the evidence from an earlier one.
 
         Otherwise a saboteur that was found would cost each training as many rounds as the first.
 
         Args:
-            state: what :meth:`state` returned of the earlier training, or None if nothing was stored.
+            evidence: what :meth:`evidence` returned of the earlier training.
             order: names of all merchants of the new training, the first to be left out first.
             before: names of all merchants of the earlier one.
 
@@ -110,7 +102,7 @@ class Rotation:
             a round is lost that only such a one explains: see :meth:`lost`. Where all who may have caused
             them are gone, it is one without suspects.
         """
-        rotation = cls.from_state(state, order=order)
+        rotation = cls.of(evidence, order=order)
         names, suspects = set(rotation.order), {name for name in before if not rotation.cleared.get(name)}
         if suspects and not suspects & names:
             return cls(order=rotation.order)
@@ -124,11 +116,11 @@ class Rotation:
             newcomers=tuple(sorted(names.intersection(rotation.newcomers).union(newcomers))),
         )
 
-    def state(self) -> dict[str, Any]:
-        """Return everything but the order as JSON values."""
-        state = asdict(self)
-        del state["order"]
-        return state
+    def evidence(self) -> Evidence:
+        """Return everything but the order."""
+        found = asdict(self)
+        del found["order"]
+        return Evidence(**found)
 
     @property
     def undecided(self) -> frozenset[str]:

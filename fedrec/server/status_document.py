@@ -29,7 +29,8 @@ from fedrec.server.status_types import (
     UploadWindow,
     WaitingFor,
 )
-from fedrec.server.trainings import CANCELLED, STATE, Status, Training, all_trainings
+from fedrec.server.training_files import Status
+from fedrec.server.trainings import CANCELLED, STATE, Training, all_trainings
 from fedrec.server.window.campaign_files import CampaignProgress, shown_progress
 
 SCHEMA = "fedrec.status/1"

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from fedrec.observability import prometheus
 from fedrec.server.round_records import lost_rounds
 from fedrec.server.status_types import PartyStatus, ServerStatus, TrainingStatus, WaitingFor
-from fedrec.server.trainings import Status
+from fedrec.server.training_files import Status
 
 
 def status_metrics(

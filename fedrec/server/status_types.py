@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedrec.server.live_state import TurnedAway
-from fedrec.server.trainings import Status
+from fedrec.server.training_files import Status
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+
+from pydantic import NonNegativeInt
 
 from fedrec.config import PATIENCE
 
@@ -120,17 +121,8 @@ class Lateness:
     on up to 32.
     """
 
-    in_a_row: dict[str, int] = field(default_factory=dict)
-    until: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any] | None) -> Lateness:
-        """Restore what :meth:`state` returned."""
-        return cls() if state is None else cls(in_a_row=dict(state["in_a_row"]), until=dict(state["until"]))
-
-    def state(self) -> dict[str, Any]:
-        """Return both tables as JSON values."""
-        return {"in_a_row": self.in_a_row, "until": self.until}
+    in_a_row: dict[str, NonNegativeInt] = field(default_factory=dict)
+    until: dict[str, NonNegativeInt] = field(default_factory=dict)
 
     def resting(self, round_number: int) -> list[str]:
         """Return the merchants that a round doesn't ask, the one that rests longest first."""

@@ -26,7 +26,8 @@ from fedrec.errors import ConfigError
 from fedrec.protocol.plan import MAX_WINDOW, MIN_WINDOW, Peer, TrainingPlan
 from fedrec.server.planning import Enrolled, Task, plan_training
 from fedrec.server.starting_points import starting_point
-from fedrec.server.trainings import START, Training, find_training, training_folders
+from fedrec.server.training_files import Filing
+from fedrec.server.trainings import FILING, START, Training, find_training, training_folders
 from fedrec.vision import model_registry
 from fedrec.vision.listing.photo_places import is_place
 from fedrec.vision.model_choice import chosen_model
@@ -216,9 +217,12 @@ def write_plan(
         write_atomically(training.folder / START, start.astype("<f4").tobytes())
     write_atomically(training.folder / "plan.json", plan.canonical_bytes())
     evaluation = None if eval_data is None else str(eval_data.resolve())
-    named = {"run_id": run_id, "start_from": start_from}
-    own = {"training_id": plan.training_id, "eval_data": evaluation, "initial_seed": seed} | {
-        name: value for name, value in named.items() if value is not None
-    }
-    write_json(training.folder / "own.json", own)
+    filing = Filing(
+        training_id=plan.training_id,
+        eval_data=evaluation,
+        initial_seed=seed,
+        run_id=run_id,
+        start_from=start_from,
+    )
+    write_json(training.folder / FILING, filing.model_dump(mode="json"))
     training.set_status("filed")

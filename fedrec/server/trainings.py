@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fedrec._internal.files import append_lines, read_lines
-from fedrec._internal.json_files import write_json
-from fedrec._internal.moments import iso_text, now_text
+from fedrec._internal.json_files import read_checked, write_json
 from fedrec._internal.validation_messages import problem_text
 from fedrec.errors import ConfigError, ServiceError
 from fedrec.protocol.plan import ServerUpdate, TrainingPlan
 from fedrec.protocol.schema import sha256_hex
 from fedrec.protocol.training_report.round_line import RoundLine
+from fedrec.server.reservation import RESERVATION, Reservation
+from fedrec.server.training_files import Filing, Status, TrainingState
 
 START = "initial-parameters.f32"
 """The initial parameters of a training that starts from an earlier result, little-endian float32."""
 STATE: Final = "state.json"
 CANCELLED: Final = "cancelled.json"
 """What a training's status is read from: the second file where there is one."""
-Status = Literal["filed", "running", "done", "failed", "cancelled"]
+FILING: Final = "own.json"
+_REFUSALS = TypeAdapter(dict[str, str], config=ConfigDict(strict=True))
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -80,17 +84,16 @@ class Training:
 
     def eval_data(self) -> Path | None:
         """Return the folder of public photos to evaluate on, if there is one."""
-        found = self._own()["eval_data"]
+        found = self._filing().eval_data
         return None if found is None else Path(found)
 
     def initial_seed(self) -> int:
         """Return the seed of the initial weights, which are public."""
-        return int(self._own()["initial_seed"])
+        return self._filing().initial_seed
 
     def start_from(self) -> str | None:
         """Return the number of the training whose result this one starts from, None if there is none."""
-        found: str | None = self._own().get("start_from")
-        return found
+        return self._filing().start_from
 
     def start(self) -> NDArray[np.float64] | None:
         """Return the initial parameters, float64 (d,), where the training starts from an earlier result.
@@ -114,29 +117,24 @@ class Training:
 
     def run_id(self) -> str:
         """Return the run's id in the report."""
-        return str(self._own().get("run_id", f"{self.number}-{self.plan().training_id[:12]}"))
+        filing = self._filing()
+        return filing.run_id or f"{self.number}-{filing.training_id[:12]}"
 
     def _filed_as(self) -> str | None:
         """Return the id of the plan that was filed; None where nothing beside the plan is there."""
         try:
-            found = self._own().get("training_id")
+            return self._filing().training_id
         except FileNotFoundError:
             return None
-        return found if isinstance(found, str) else None
 
-    def _own(self) -> dict[str, Any]:
-        return self._read("own.json")
+    def _filing(self) -> Filing:
+        return self._read(FILING, Filing.model_validate_json, what="filing of a training")
 
-    def _read(self, name: str) -> dict[str, Any]:
-        """Read a file of JSON values; ``FileNotFoundError`` if there is none."""
-        path = self.folder / name
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise ServiceError(f"{path} can't be used: {error}; restore it from a backup") from None
-        if not isinstance(found, dict):
-            raise ServiceError(f"{path} can't be used: it is no JSON object; restore it from a backup")
-        return found
+    def _read(self, name: str, parse: Callable[[bytes], Content], *, what: str) -> Content:
+        """Read a file; ``FileNotFoundError`` if there is none, ``ServiceError`` if it can't be used."""
+        return read_checked(
+            self.folder / name, parse, what=what, error=ServiceError, remedy="restore it from a backup"
+        )
 
     def status(self) -> tuple[Status, str]:
         """Return the training's status, and the reason where it failed or waits.
@@ -145,11 +143,7 @@ class Training:
             ServiceError: its file can't be used.
         """
         state = self._state()
-        if state.get("status") not in get_args(Status) or not isinstance(state.get("reason"), str):
-            raise ServiceError(
-                f"{self.folder} has a status that this version doesn't know: restore {STATE} from a backup"
-            )
-        return state["status"], state["reason"]
+        return state.status, state.reason
 
     def set_status(self, status: Status, reason: str = "") -> None:
         """Record the training's status durably, and the time when it first runs.
@@ -161,21 +155,20 @@ class Training:
             status: the new status.
             reason: why it failed, or what it waits for.
         """
-        before = self._state() if (self.folder / STATE).exists() else {}
-        if before.get("status") == "cancelled":
-            return
-        started = None if status == "filed" else self.started()
-        now = now_text()
-        same = (before.get("status"), bool(before.get("reason"))) == (status, bool(reason))
-        body = {
-            "status": status,
-            "reason": reason,
-            "started": now if started is None and status == "running" else iso_text(started),
-            "since": before.get("since", now) if same else now,
-        }
+        before = self._state() if (self.folder / STATE).exists() else None
+        started, since = None, datetime.now(UTC)
+        if before is not None:
+            if before.status == "cancelled":
+                return
+            started = None if status == "filed" else before.started
+            if (before.status, bool(before.reason)) == (status, bool(reason)):
+                since = before.since
+        if started is None and status == "running":
+            started = datetime.now(UTC)
+        state = TrainingState(status=status, reason=reason, started=started, since=since)
         # A file of its own: a server that writes another status at this moment doesn't undo it.
         name = CANCELLED if status == "cancelled" else STATE
-        write_json(self.folder / name, body)
+        write_json(self.folder / name, state.model_dump(mode="json"))
 
     def is_cancelled(self) -> bool:
         """Return whether the operator has cancelled the training."""
@@ -183,21 +176,18 @@ class Training:
 
     def started(self) -> datetime | None:
         """Return when the training first ran (UTC), None before."""
-        if not (self.folder / STATE).exists():
-            return None
-        found = self._state().get("started")
-        return None if found is None else datetime.fromisoformat(found)
+        return self._state().started if (self.folder / STATE).exists() else None
 
-    def since(self) -> datetime | None:
-        """Return since when the training has its status, or waits (UTC); None where that wasn't recorded."""
-        found = self._state().get("since")
-        return None if found is None else datetime.fromisoformat(found)
+    def since(self) -> datetime:
+        """Return since when the training has its status, or waits (UTC)."""
+        return self._state().since
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> TrainingState:
+        parse, what = TrainingState.model_validate_json, "status of a training"
         try:
-            return self._read(CANCELLED)
+            return self._read(CANCELLED, parse, what=what)
         except FileNotFoundError:
-            return self._read(STATE)
+            return self._read(STATE, parse, what=what)
 
     def rounds(self) -> list[RoundLine]:
         """Return the records of all finished rounds."""
@@ -215,10 +205,12 @@ class Training:
         A checkpoint that can't be read counts as none: whoever runs the training says what is wrong with it.
         """
         try:
-            found = self._read("server/reserved.json").get("round")
+            found = self._read(
+                f"server/{RESERVATION}", Reservation.model_validate_json, what="checkpoint of this version"
+            )
         except (OSError, ServiceError):
             return 0
-        return found if isinstance(found, int) else 0
+        return found.round
 
     def add_round(self, line: RoundLine) -> None:
         """Record a round, durably."""
@@ -227,7 +219,7 @@ class Training:
     def refusals(self) -> dict[str, str]:
         """Return the recorded refusals: where, and why."""
         try:
-            return self._read("refusals.json")
+            return self._read("refusals.json", _REFUSALS.validate_json, what="record of refusals")
         except FileNotFoundError:
             return {}
 

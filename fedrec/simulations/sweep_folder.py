@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, PositiveInt
 
 from fedrec._internal.json_files import write_json
 from fedrec.errors import ConfigError, ServiceError
+from fedrec.protocol.schema import Strict
 from fedrec.server.trainings import STATE, Training
 
 SWEEP_FILE: Final = "sweep.json"
-SWEEP_SCHEMA: Final = "fedrec.sweep/1"
+
+
+class Sweep(Strict):
+    """What is swept, for programs: the file's presence alone marks the folder.
+
+    Attributes:
+        schema_name: name and version of this schema; in JSON ``schema``.
+        sweep: the values of each option that is swept.
+        repeat: runs of each point.
+    """
+
+    schema_name: Annotated[Literal["fedrec.sweep/1"], Field(serialization_alias="schema")] = "fedrec.sweep/1"
+    sweep: Mapping[str, tuple[str, ...]]
+    repeat: PositiveInt
 
 
 def is_sweep(folder: Path) -> bool:
@@ -27,8 +43,8 @@ def write_sweep(folder: Path, *, swept: Mapping[str, Sequence[str]], repeats: in
         swept: the values of each option that is swept.
         repeats: runs of each point.
     """
-    body = {"schema": SWEEP_SCHEMA, "sweep": {name: list(values) for name, values in swept.items()}}
-    write_json(folder / SWEEP_FILE, body | {"repeat": repeats})
+    sweep = Sweep(sweep={name: tuple(values) for name, values in swept.items()}, repeat=repeats)
+    write_json(folder / SWEEP_FILE, sweep.model_dump(mode="json", by_alias=True))
 
 
 def runs_of_sweep(folder: Path) -> list[Path]:

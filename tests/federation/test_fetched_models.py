@@ -43,6 +43,8 @@ from fedrec.recognition.model import open_model
 from fedrec.server.model_bundles import BundleOffers
 from fedrec.server.server_home import ServerHome
 from fedrec.server.statement_book import StatementBook
+from fedrec.server.training_files import Filing
+from fedrec.server.trainings import Training
 from tests.support.bundles import tiny_graph, tiny_manifest
 from tests.support.cohort import Cohort
 from tests.support.daemons import eventually, public_pem
@@ -145,7 +147,10 @@ def made(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -
     federation = Federation(server, cohort.server, home, plan, keys)
     federation.training.mkdir()
     (federation.training / "plan.json").write_bytes(plan.canonical_bytes())
-    (federation.training / "own.json").write_text("{}")
+    filing = Filing(
+        training_id=plan.training_id, eval_data=None, initial_seed=1, run_id=None, start_from=None
+    )
+    (federation.training / "own.json").write_text(filing.model_dump_json())
     federation.bundle.mkdir()
     graph = tiny_graph().SerializeToString()
     (federation.bundle / GRAPH).write_bytes(graph)
@@ -175,7 +180,7 @@ def made(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -
 def federation(made: Federation) -> Federation:
     made.others.clear()
     made.asked.clear()
-    (made.training / "state.json").write_text(json.dumps({"status": "done", "reason": ""}))
+    Training(made.training).set_status("done")
     return made
 
 
@@ -223,7 +228,7 @@ def test_only_the_roster_of_a_training_that_is_done_gets_its_bundle(federation: 
     ):
         assert offers(key, wrong) is None
     assert offers(public_pem(ec.generate_private_key(ec.SECP384R1())), path) is None
-    (federation.training / "state.json").write_text(json.dumps({"status": "running", "reason": ""}))
+    Training(federation.training).set_status("running")
     assert offers(key, path) is None
 
 
@@ -278,7 +283,7 @@ def test_a_training_that_the_merchant_never_joined_is_not_asked_for(
 
 
 def test_a_training_without_a_bundle_says_so(federation: Federation, tmp_path: Path) -> None:
-    (federation.training / "state.json").write_text(json.dumps({"status": "failed", "reason": ""}))
+    Training(federation.training).set_status("failed")
     refused(federation, tmp_path, ConfigError, "has no model of training")
 
 

@@ -349,9 +349,7 @@ def test_corrupt_witnesses_and_a_merchant_can_slander_nobody_out_of_the_training
     plan = cohort.plan()
 
     def slander(by: set[str]) -> set[str]:
-        complaints = Complaints.from_state(
-            None, colluders=plan.colluders, corrupt_witnesses=plan.corrupt_witnesses
-        )
+        complaints = Complaints(colluders=plan.colluders, corrupt_witnesses=plan.corrupt_witnesses)
         complaints.add({"m1": by})
         return set(complaints.excluded)
 

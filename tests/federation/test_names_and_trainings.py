@@ -18,6 +18,7 @@ from fedrec.protocol.refusals import Refusal
 from fedrec.protocol.transport import pack, unpack
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.complaints import Complaints
+from fedrec.server.reservation import ConductRecord
 from tests.support.cohort import Cohort, InProcessGrid
 
 
@@ -89,11 +90,10 @@ def test_a_reply_under_another_name_is_blamed_on_its_sender(tmp_path: Path, refu
 def test_left_out_merchants_are_stored_before_the_next_round(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, training_id="t")
     checkpoint.reserve(3)
-    checkpoint.keep_conduct({"complaints": Complaints(colluders=1, complaints={"m2": {"m0", "m1"}}).state()})
+    complaints = Complaints(colluders=1, complaints={"m2": {"m0", "m1"}})
+    checkpoint.keep_conduct(ConductRecord(complaints=complaints.record()))
     again = Checkpoint(tmp_path, training_id="t")
     assert again.last_reserved() == 3
     again.reserve(4)
-    complaints = Complaints.from_state(
-        (Checkpoint(tmp_path, training_id="t").conduct() or {})["complaints"], colluders=1
-    )
-    assert complaints.left_out == {"m2"}
+    kept = Checkpoint(tmp_path, training_id="t").conduct()
+    assert kept is not None and Complaints.of(kept.complaints, colluders=1).left_out == {"m2"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from fedrec._internal.files import replacing, write_atomically
 from fedrec.errors import TrainingError
 from fedrec.server.checkpoint import Checkpoint
 from fedrec.server.optimizers.sgd import Sgd
+from fedrec.server.reservation import ConductRecord
 from fedrec.server.weights import Weights
 from tests.support.training_reports import A_ROUND
 
@@ -71,6 +73,45 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> Non
     for read in (checkpoint.last_record, lambda: checkpoint.restore(weights())):
         with pytest.raises(TrainingError, match=r"state\.npz can't be read"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (("round",), -1, "'round' must be 0 or more"),
+        (("round",), "1", "'round' must be a whole number"),
+        (("rounds",), 1, "'rounds' is unknown"),
+        (("survivors",), "00", "'survivors' must be 64 hexadecimal digits"),
+        (("conduct",), [], "'conduct' must be an object"),
+        (("conduct", "rotation", "cleared"), {"m0": -1}, "'conduct.rotation.cleared.m0' must be 0 or more"),
+        (("conduct", "rotation", "order"), ["m0"], "'conduct.rotation.order' is unknown"),
+        (("conduct", "lateness", "until"), {"m0": 1.5}, "'conduct.lateness.until.m0' must be a whole number"),
+        (("conduct", "losses", "level"), "high", "'conduct.losses.level' must be a number"),
+        (("conduct", "complaints", "complaints"), {"m0": "m1"}, "'conduct.complaints.complaints.m0' must be"),
+    ],
+)
+def test_a_hostile_reservation_is_one_line_with_the_place(
+    tmp_path: Path, place: tuple[str, ...], value: object, told: str
+) -> None:
+    checkpoint, path = Checkpoint(tmp_path, training_id="t"), tmp_path / "reserved.json"
+    checkpoint.reserve(3, conduct=ConductRecord())
+    body = json.loads(path.read_text())
+    part = body
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    path.write_text(json.dumps(body))
+    for read in (checkpoint.last_reserved, checkpoint.conduct, lambda: checkpoint.reserve(4)):
+        with pytest.raises(TrainingError) as caught:
+            read()
+        assert str(caught.value).startswith(f"{path} is no checkpoint of this version: {told}")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_round_of_another_training_is_refused(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, training_id="t").reserve(1)
+    with pytest.raises(TrainingError, match="of another training"):
+        Checkpoint(tmp_path, training_id="u").last_reserved()
 
 
 def test_a_changed_byte_is_one_line_or_changes_nothing(tmp_path: Path, saved: Weights) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.server.complaints import Complaints
+from fedrec.server.reservation import ConductRecord
 from tests.support.cheating_parties import deal_badly
 from tests.support.cohort import Cohort, InProcessGrid
 
@@ -51,7 +52,7 @@ def test_suspects_that_cannot_all_be_spared_take_turns(
     coordinator, records = cohort.coordinator(plan)
     # The member complained about an honest dealer, too: one of its words isn't to be had any more.
     coordinator.checkpoint.keep_conduct(
-        {"complaints": Complaints(colluders=1, complaints={"m3": {"m0"}}).state()}
+        ConductRecord(complaints=Complaints(colluders=1, complaints={"m3": {"m0"}}).record())
     )
     coordinator.run()
     assert [(record.opened, record.contributors) for record in records] == [(False, 5), (False, 4), (True, 4)]
@@ -108,7 +109,7 @@ def test_no_honest_dealer_is_excluded_whatever_those_at_fault_say(
     assert known.excluded <= faulty
     known.lost_over_complaints(spare=spare)
     assert len(known.aside) == min(max(spare, 0), len(known.suspects))
-    again = Complaints.from_state(known.state(), colluders=2)
+    again = Complaints.of(known.record(), colluders=2)
     assert again == known and again.left_out == known.excluded | known.aside
 
 

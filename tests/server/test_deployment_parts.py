@@ -732,7 +732,7 @@ def test_a_damaged_status_is_named_with_what_to_do(trainable: ServerHome, conten
 def test_another_damaged_file_of_a_training_is_named_too(trainable: ServerHome, name: str) -> None:
     training = planned(trainable)
     (training.folder / name).write_text("{")
-    with pytest.raises(ServiceError, match=rf"{name} can't be used.*restore it"):
+    with pytest.raises(ServiceError, match=rf"{name} is no .*: its content is not JSON.*restore it"):
         (training.run_id if name == "own.json" else training.refusals)()
 
 

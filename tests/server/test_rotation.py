@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrec.server.rotation import LONGEST_TERM, Rotation
+from fedrec.server.reservation import ConductRecord
+from fedrec.server.rotation import LONGEST_TERM, Evidence, Rotation
 
 Lies = Callable[[int, frozenset[str]], bool]
 """Whether a round (its number, who takes part) is spoilt."""
+
+
+def stored(evidence: Evidence) -> Evidence:
+    """What comes back from the checkpoint's file."""
+    kept = ConductRecord(rotation=evidence).model_dump(mode="json")
+    return ConductRecord.model_validate_json(json.dumps(kept)).rotation
 
 
 def play(rotation: Rotation, lies: Lies, *, rounds: int, room: int = 1) -> list[tuple[bool, frozenset[str]]]:
@@ -22,7 +29,7 @@ def play(rotation: Rotation, lies: Lies, *, rounds: int, room: int = 1) -> list[
     played = []
     for number in range(1, rounds + 1):
         # Nothing but what is kept in the checkpoint counts.
-        rotation = Rotation.from_state(json.loads(json.dumps(rotation.state())), order=rotation.order)
+        rotation = Rotation.of(stored(rotation.evidence()), order=rotation.order)
         out = rotation.left_out(everyone, room=room)
         assert len(out) <= room
         part = everyone - out
@@ -134,10 +141,10 @@ def test_what_was_found_in_one_training_holds_in_the_next(saboteur: str) -> None
         else:
             found.opened(part)
     assert found.losses >= 1
-    state = json.loads(json.dumps(found.state()))
+    evidence = stored(found.evidence())
     # Another order of turns, one merchant less and two that are new.
     after = (*(name for name in reversed(names(10)) if name != "m3"), "new", "newer")
-    second = Rotation.continued(state, order=after, before=names(10))
+    second = Rotation.continued(evidence, order=after, before=names(10))
     played = play(second, lies, rounds=20)
     assert not any(lost for lost, _ in played)
     assert {name for _, out in played for name in out} == {saboteur}
@@ -162,7 +169,7 @@ def test_a_saboteur_that_comes_back_under_another_name_is_found_again(
         for number in range(trainings):
             later = (*names(size - 1), f"new-{number}")
             before, everyone = everyone, tuple(random.Random(first).sample(later, size))
-            rotation = Rotation.continued(rotation.state(), order=everyone, before=before)
+            rotation = Rotation.continued(rotation.evidence(), order=everyone, before=before)
         saboteur = (set(everyone) - set(names(size))).pop()
         played = play(rotation, spoilt_by(saboteur), rounds=60, room=room)
         assert sum(lost for lost, _ in played) <= 2 * size, (first, played)
@@ -174,9 +181,9 @@ def test_where_the_suspects_are_gone_the_next_training_begins_without_any() -> N
     for name in names(3):
         found.lost(set(names(4)) - {name})
     assert found.undecided == {"m3"}
-    later = Rotation.continued(found.state(), order=names(3), before=names(4))
+    later = Rotation.continued(found.evidence(), order=names(3), before=names(4))
     assert later == Rotation(order=names(3))
-    assert Rotation.continued(None, order=names(3), before=names(4)) == Rotation(order=names(3))
+    assert Rotation.continued(Evidence(), order=names(3), before=names(4)) == Rotation(order=names(3))
 
 
 def test_a_single_accident_costs_one_round_and_everybody_is_asked_again() -> None:

@@ -220,7 +220,6 @@ def test_a_late_merchant_is_always_asked_again(events: list[str]) -> None:
     lateness = Lateness()
     run = 0
     for number, event in enumerate(events, start=1):
-        lateness = Lateness.from_state(lateness.state())
         if "m" in lateness.resting(number):
             run += 1
             assert run <= 32

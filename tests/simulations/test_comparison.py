@@ -15,6 +15,8 @@ import fedrec
 from fedrec.cli import app as cli
 from fedrec.errors import ConfigError
 from fedrec.report.html import render_html
+from fedrec.server.training_files import Status
+from fedrec.server.trainings import Training
 from fedrec.simulations.comparison.finished_runs import read_runs
 from fedrec.simulations.comparison.page import comparison_document
 from fedrec.simulations.comparison.rows import Comparison, compare
@@ -216,10 +218,16 @@ def test_a_run_without_final_figures_is_told_and_not_averaged(tmp_path: Path) ->
 
 
 def test_a_sweep_stands_for_its_finished_runs(tmp_path: Path) -> None:
-    for number, status in enumerate(("done", "done", "running"), start=1):
+    statuses: tuple[Status, ...] = ("done", "done", "running")
+    for number, status in enumerate(statuses, start=1):
         run = finished_run(tmp_path / "sweep" / f"{number}" / "repeat-1", fake_report(), clip=float(number))
-        (run / "state.json").write_text(json.dumps({"status": status, "reason": ""}))
+        Training(run).set_status(status)
     write_sweep(tmp_path / "sweep", swept={"clip": ["1", "2", "3"]}, repeats=1)
+    assert json.loads((tmp_path / "sweep" / "sweep.json").read_text()) == {
+        "schema": "fedrec.sweep/1",
+        "sweep": {"clip": ["1", "2", "3"]},
+        "repeat": 1,
+    }
     # A run that is also named by itself counts once.
     found = compared(tmp_path / "sweep", tmp_path / "sweep" / "1" / "repeat-1")
     assert [row.label for row in found.rows] == ["clip=1", "clip=2"] and found.rows[0].runs == 1

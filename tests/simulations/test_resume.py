@@ -30,6 +30,7 @@ from fedrec.privacy.identity import verify
 from fedrec.recognition.bundle.manifest import MANIFEST
 from fedrec.recognition.bundle.places import BUNDLE
 from fedrec.server.checkpoint import Checkpoint
+from fedrec.server.reservation import Reservation
 from fedrec.server.session import RoundOutcome, Session
 from fedrec.server.stragglers import GracePeriod
 from fedrec.server.trainings import Training
@@ -130,14 +131,14 @@ def _run_and_die(photos: Path, out: Path, point: str) -> None:
 
             patch.setattr(VirtualMerchant, "reach", at_the_second(VirtualMerchant.reach, when=here))
         elif point == "reserved":
-            reserve = Checkpoint._write_reserved
+            keep = Checkpoint._keep_reservation
 
-            def reserve_and_die(checkpoint: Checkpoint, round_number: int, conduct: Any) -> None:
-                reserve(checkpoint, round_number, conduct)
-                if round_number == ENDED:
+            def reserve_and_die(checkpoint: Checkpoint, reservation: Reservation) -> None:
+                keep(checkpoint, reservation)
+                if reservation.round == ENDED:
                     die()
 
-            patch.setattr(Checkpoint, "_write_reserved", reserve_and_die)
+            patch.setattr(Checkpoint, "_keep_reservation", reserve_and_die)
         elif point == "opened":
             patch.setattr(Checkpoint, "save", at_the_second(Checkpoint.save, when=lambda *_: True))
         elif point == "saved":
@@ -356,9 +357,7 @@ def test_what_is_no_run_or_another_s_or_of_other_data_is_not_resumed(
         resume(tmp_path / "runs" / "absent")
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    (folder / "state.json").write_text(
-        json.dumps({"status": "running", "reason": "", "started": None}), encoding="utf-8"
-    )
+    Training(folder).set_status("running")
     lock = take_lock(folder / "server" / "lock")
     try:
         with pytest.raises(ConfigError, match="another process is at this run"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import tomli_w
 
+from fedrec.server.trainings import Training
 from tests.support.training_reports import report_values, unmeasured
 
 
@@ -40,7 +41,7 @@ def finished_run(folder: Path, report: dict[str, Any], **options: object) -> Pat
     """Write a run directory with this report, asked for with these options."""
     folder.mkdir(parents=True)
     (folder / "report.json").write_text(json.dumps(report))
-    (folder / "state.json").write_text(json.dumps({"status": "done", "reason": "", "started": None}))
+    Training(folder).set_status("done")
     derived = {"clip": 0.5} | ({} if report["privacy"]["epsilon"] is None else {"epsilon": 8.0})
     tables = {"simulate": {"dataset": "synthetic", **options}, "derived": derived}
     (folder / "config.toml").write_text(tomli_w.dumps(tables))

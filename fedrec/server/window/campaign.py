@@ -181,10 +181,10 @@ class Campaign(TrainingRunner):
         Raises:
             TrainingError: another set was fixed before.
         """
-        kept = self.checkpoint.conduct()
-        found = None if fixed is None else {"survivors": sha256_hex(fixed.canonical_bytes())}
+        kept = self.checkpoint.survivors()
+        found = None if fixed is None else sha256_hex(fixed.canonical_bytes())
         if kept is None and found is not None:
-            self.checkpoint.keep_conduct(found)
+            self.checkpoint.keep_survivors(found)
         elif kept != found:
             raise TrainingError(
                 "the survivor set was fixed before, and its file is gone or holds another one: put "
