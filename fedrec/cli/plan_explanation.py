@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 from fedrec._internal import number_format
 from fedrec._internal.durations import duration_text
 from fedrec._internal.text import counted, listed
+from fedrec.cli.explanation_types import (
+    SCHEMA,
+    Absences,
+    Explanation,
+    PlanCost,
+    PolicyGroup,
+    PrivacyForeseen,
+)
 from fedrec.clients.charging import round_charge
 from fedrec.clients.default_policy_check import refusals_by_defaults
 from fedrec.privacy.accounting.entry_contents import Charge
@@ -25,7 +32,6 @@ from fedrec.server.server_home import ServerHome
 from fedrec.server.trainings import readable_trainings
 from fedrec.simulations.plan_trial import Trial, cost_of_rounds
 
-SCHEMA: Final = "fedrec.plan-explanation/1"
 EXCHANGE_SECONDS: Final = 0.27
 """What one exchange with merchants takes by itself, over TLS on loopback (docs/measurements.md)."""
 _LINE_BITS: Final = 10e6
@@ -33,7 +39,7 @@ _LINE_BITS: Final = 10e6
 _MOST_SEARCHED: Final = 8
 
 
-def explain(plan: TrainingPlan, task: Task, home: ServerHome) -> dict[str, Any]:
+def explain(plan: TrainingPlan, task: Task, home: ServerHome) -> Explanation:
     """Predict what a plan costs, and what can stop it; nothing is written or filed.
 
     Args:
@@ -42,54 +48,54 @@ def explain(plan: TrainingPlan, task: Task, home: ServerHome) -> dict[str, Any]:
         home: the server's folder, for what merchants were charged for in earlier trainings.
 
     Returns:
-        The explanation, as JSON values.
+        The explanation.
     """
     derived = derive(plan)
+    return Explanation(
+        schema=SCHEMA,
+        filed=False,
+        model=plan.model,
+        parameters=plan.dimension,
+        merchants=tuple(peer.name for peer in plan.roster),
+        witnesses=tuple(peer.name for peer in plan.witnesses),
+        rounds=plan.rounds,
+        upload_window_seconds=plan.upload_window,
+        privacy=_privacy(plan, derived),
+        site_figures=foreseen_figures(plan, derived),
+        absences=_absences(plan),
+        policies=tuple(_policies(plan, derived, home)),
+        cost=cost_of_plan(plan, cost_of_rounds(plan, task)),
+    )
+
+
+def _privacy(plan: TrainingPlan, derived: Derived) -> PrivacyForeseen:
     steps = plan.rounds * plan.local_steps
     epsilon = epsilon_after(plan, derived, steps=steps, figures=True)
-    figures = foreseen_figures(plan, derived)
-    return {
-        "schema": SCHEMA,
-        "filed": False,
-        "model": plan.model,
-        "parameters": plan.dimension,
-        "merchants": [peer.name for peer in plan.roster],
-        "witnesses": [peer.name for peer in plan.witnesses],
-        "rounds": plan.rounds,
-        "upload_window_seconds": plan.upload_window,
-        "privacy": {
-            "mode": plan.mode,
-            "unit": plan.unit,
-            "delta": plan.delta,
-            "epsilon": epsilon,
-            "epsilon_aggregation_broken": epsilon_after(
-                plan, derived, steps=steps, figures=True, broken=True
-            ),
-            "rating": rate_plan(plan, epsilon).sentence,
-        },
-        "site_figures": None if figures is None else asdict(figures),
-        "absences": _absences(plan),
-        "policies": _policies(plan, derived, home),
-        "cost": _cost(plan, cost_of_rounds(plan, task)),
-    }
+    return PrivacyForeseen(
+        mode=plan.mode,
+        unit=plan.unit,
+        delta=plan.delta,
+        epsilon=epsilon,
+        epsilon_aggregation_broken=epsilon_after(plan, derived, steps=steps, figures=True, broken=True),
+        rating=rate_plan(plan, epsilon).sentence,
+    )
 
 
-def _absences(plan: TrainingPlan) -> dict[str, Any]:
+def _absences(plan: TrainingPlan) -> Absences:
     members = len(plan.committee)
     spare = plan.cohort - plan.min_contributors
-    # One merchant holds the key where there is no threshold.
-    holder = plan.committee[0] if plan.trust.opened_by == "holder" else None
     spare_members = members - plan.threshold if plan.corrupt_members else 0
-    return {
-        "merchants": plan.cohort,
-        "contributors_needed": plan.min_contributors,
-        "merchants_that_may_be_absent": spare,
-        "key_holder": holder,
-        "committee": members,
-        "answers_needed": plan.threshold,
-        "members_that_may_be_absent": spare_members,
-        "limits": list(_limits(plan, spare=spare, spare_members=spare_members)),
-    }
+    return Absences(
+        merchants=plan.cohort,
+        contributors_needed=plan.min_contributors,
+        merchants_that_may_be_absent=spare,
+        # One merchant holds the key where there is no threshold.
+        key_holder=plan.committee[0] if plan.trust.opened_by == "holder" else None,
+        committee=members,
+        answers_needed=plan.threshold,
+        members_that_may_be_absent=spare_members,
+        limits=tuple(_limits(plan, spare=spare, spare_members=spare_members)),
+    )
 
 
 def _limits(plan: TrainingPlan, *, spare: int, spare_members: int) -> Iterator[str]:
@@ -128,8 +134,8 @@ def _merchants_for_slack(plan: TrainingPlan) -> int | None:
     return None
 
 
-def _policies(plan: TrainingPlan, derived: Derived, home: ServerHome) -> list[dict[str, Any]]:
-    """Return which merchants would join by the default policy, and why the others wouldn't."""
+def _policies(plan: TrainingPlan, derived: Derived, home: ServerHome) -> Iterator[PolicyGroup]:
+    """Yield which merchants would join by the default policy, and why the others wouldn't."""
     known = _known_charges(home)
     groups: dict[tuple[tuple[str, int], ...], list[str]] = {}
     for peer in plan.roster:
@@ -137,22 +143,10 @@ def _policies(plan: TrainingPlan, derived: Derived, home: ServerHome) -> list[di
             (number, rounds[peer.name]) for number, (_, rounds) in known.items() if rounds.get(peer.name)
         )
         groups.setdefault(charged, []).append(peer.name)
-    return [
-        {
-            "merchants": names,
-            "earlier_charges": dict(charged),
-            "refusals": list(
-                refusals_by_defaults(
-                    plan,
-                    derived,
-                    earlier=(
-                        charge for number, rounds in charged for charge in _charges(known[number][0], rounds)
-                    ),
-                )
-            ),
-        }
-        for charged, names in groups.items()
-    ]
+    for charged, names in groups.items():
+        earlier = (charge for number, rounds in charged for charge in _charges(known[number][0], rounds))
+        refusals = refusals_by_defaults(plan, derived, earlier=earlier)
+        yield PolicyGroup(merchants=tuple(names), earlier_charges=dict(charged), refusals=tuple(refusals))
 
 
 def _known_charges(home: ServerHome) -> dict[str, tuple[TrainingPlan, dict[str, int]]]:
@@ -178,36 +172,45 @@ def _charges(plan: TrainingPlan, rounds: int) -> Iterator[Charge]:
         )
 
 
-def _cost(plan: TrainingPlan, trial: Trial) -> dict[str, Any]:
+def cost_of_plan(plan: TrainingPlan, trial: Trial) -> PlanCost:
+    """Return time and bytes of all rounds.
+
+    Args:
+        plan: the plan.
+        trial: what a round costs each party.
+
+    Returns:
+        The cost.
+    """
     # The round of site figures, if there is one, sends the model as others do, and brings back few numbers.
     members, rounds, passes = len(plan.committee), plan.rounds, plan.last_round
     exchanges = (2 if plan.committee else 1) * EXCHANGE_SECONDS
     seconds = trial.seconds_round + exchanges
     up = plan.cohort * trial.up + members * trial.member_up
     down = plan.cohort * trial.down + members * trial.member_down
-    return {
-        "bytes_are_counted": trial.counted,
-        "seconds_step": trial.seconds_step,
-        "seconds_answer": trial.seconds_answer,
-        "seconds_server": trial.seconds_server,
-        "seconds_exchanges": exchanges,
-        "seconds_round": seconds,
-        "seconds": None if plan.upload_window is not None else passes * seconds,
-        "seconds_upload_at_10_mbit": 8 * trial.up / _LINE_BITS,
-        "merchant_bytes_up": trial.up,
-        "merchant_bytes_down": trial.down,
-        "member_bytes_up": trial.member_up,
-        "member_bytes_down": trial.member_down,
-        "join_and_close_bytes_up": trial.once_up,
-        "join_and_close_bytes_down": trial.once_down,
-        "round_bytes_up": up,
-        "round_bytes_down": down,
-        "bytes_up": rounds * up,
-        "bytes_down": passes * down,
-    }
+    return PlanCost(
+        bytes_are_counted=trial.counted,
+        seconds_step=trial.seconds_step,
+        seconds_answer=trial.seconds_answer,
+        seconds_server=trial.seconds_server,
+        seconds_exchanges=exchanges,
+        seconds_round=seconds,
+        seconds=None if plan.upload_window is not None else passes * seconds,
+        seconds_upload_at_10_mbit=8 * trial.up / _LINE_BITS,
+        merchant_bytes_up=trial.up,
+        merchant_bytes_down=trial.down,
+        member_bytes_up=trial.member_up,
+        member_bytes_down=trial.member_down,
+        join_and_close_bytes_up=trial.once_up,
+        join_and_close_bytes_down=trial.once_down,
+        round_bytes_up=up,
+        round_bytes_down=down,
+        bytes_up=rounds * up,
+        bytes_down=passes * down,
+    )
 
 
-def explanation_lines(told: Mapping[str, Any]) -> Iterator[str]:
+def explanation_lines(told: Explanation) -> Iterator[str]:
     """Describe an explanation, beside what :func:`fedrec.cli.plan_summary.describe_plan` says of the plan.
 
     Args:
@@ -216,97 +219,90 @@ def explanation_lines(told: Mapping[str, Any]) -> Iterator[str]:
     Yields:
         The lines.
     """
-    yield from _epsilon_lines(told["privacy"])
+    yield from _epsilon_lines(told.privacy)
     yield from _cost_lines(told)
-    yield from _absence_lines(told["absences"])
-    for group in told["policies"]:
+    yield from _absence_lines(told.absences)
+    for group in told.policies:
         yield from _policy_lines(group)
     yield "filed       nothing: run the same command without --explain to file it"
 
 
-def _epsilon_lines(privacy: Mapping[str, Any]) -> Iterator[str]:
-    if privacy["epsilon"] is None:
+def _epsilon_lines(privacy: PrivacyForeseen) -> Iterator[str]:
+    if privacy.epsilon is None:
         yield "epsilon     none: privacy is off"
         return
-    server, broken = (
-        number_format.epsilon(privacy[key]) for key in ("epsilon", "epsilon_aggregation_broken")
-    )
+    server = number_format.epsilon(privacy.epsilon)
+    broken = number_format.epsilon(privacy.epsilon_aggregation_broken)
     yield (
         f"epsilon     {server} against the server, {broken} if aggregation were broken; both for all rounds, "
-        f"at delta {number_format.delta(privacy['delta'])}"
+        f"at delta {number_format.delta(privacy.delta)}"
     )
 
 
-def _cost_lines(told: Mapping[str, Any]) -> Iterator[str]:
-    cost, rounds = told["cost"], told["rounds"]
+def _cost_lines(told: Explanation) -> Iterator[str]:
+    cost, rounds = told.cost, told.rounds
     parts = {
-        "a merchant's step": cost["seconds_step"],
-        "a member's answer" if told["absences"]["key_holder"] is None else "an opening": cost[
-            "seconds_answer"
-        ],
-        "the server": cost["seconds_server"],
-        "messages over TLS": cost["seconds_exchanges"],
+        "a merchant's step": cost.seconds_step,
+        "a member's answer" if told.absences.key_holder is None else "an opening": cost.seconds_answer,
+        "the server": cost.seconds_server,
+        "messages over TLS": cost.seconds_exchanges,
     }
     shown = ", ".join(f"{name} {number_format.duration(value)}" for name, value in parts.items() if value)
-    if told["upload_window_seconds"] is not None:
-        window = duration_text(told["upload_window_seconds"])
+    if told.upload_window_seconds is not None:
+        window = duration_text(told.upload_window_seconds)
         yield f"time        {window} for uploads, and the opening ({shown})"
     else:
         yield (
-            f"time        about {number_format.duration(cost['seconds_round'])} a round, "
-            f"{number_format.duration(cost['seconds'])} for {counted(rounds, 'round')} ({shown}), where "
+            f"time        about {number_format.duration(cost.seconds_round)} a round, "
+            f"{number_format.duration(cost.seconds)} for {counted(rounds, 'round')} ({shown}), where "
             "merchants have machines like this one"
         )
-    line = number_format.duration(cost["seconds_upload_at_10_mbit"])
+    line = number_format.duration(cost.seconds_upload_at_10_mbit)
     yield f"            and {line} more a round for an upload at 10 Mbit/s"
-    how = "counted" if cost["bytes_are_counted"] else "estimated"
+    how = "counted" if cost.bytes_are_counted else "estimated"
     yield (
-        f"bytes       a merchant sends {number_format.size(cost['merchant_bytes_up'])} a round and receives "
-        f"{number_format.size(cost['merchant_bytes_down'])} ({how}); in all "
-        f"{number_format.size(rounds * cost['merchant_bytes_up'])} and "
-        f"{number_format.size(rounds * cost['merchant_bytes_down'])}"
+        f"bytes       a merchant sends {number_format.size(cost.merchant_bytes_up)} a round and receives "
+        f"{number_format.size(cost.merchant_bytes_down)} ({how}); in all "
+        f"{number_format.size(rounds * cost.merchant_bytes_up)} and "
+        f"{number_format.size(rounds * cost.merchant_bytes_down)}"
     )
-    if cost["member_bytes_down"]:
-        holder = told["absences"]["key_holder"]
+    if cost.member_bytes_down:
+        holder = told.absences.key_holder
         who = "a member of the committee" if holder is None else f"{holder}, which holds the key,"
         yield (
-            f"            {who} sends {number_format.size(cost['member_bytes_up'])} a "
-            f"round and receives {number_format.size(cost['member_bytes_down'])} beside that"
+            f"            {who} sends {number_format.size(cost.member_bytes_up)} a "
+            f"round and receives {number_format.size(cost.member_bytes_down)} beside that"
         )
     yield (
-        f"            the server receives {number_format.size(cost['bytes_up'])} in all and sends "
-        f"{number_format.size(cost['bytes_down'])}"
+        f"            the server receives {number_format.size(cost.bytes_up)} in all and sends "
+        f"{number_format.size(cost.bytes_down)}"
     )
 
 
-def _absence_lines(absences: Mapping[str, Any]) -> Iterator[str]:
-    spare = absences["merchants_that_may_be_absent"]
-    text = (
-        f"absent      {spare or 'none'} of {counted(absences['merchants'], 'merchant')} may be, in any round"
-    )
-    if absences["key_holder"] is not None:
-        text += f"; {absences['key_holder']}, which holds the key, must be there at every opening"
-    elif absences["answers_needed"]:
-        members = absences["members_that_may_be_absent"]
-        text += (
-            f"; {members or 'none'} of the {absences['committee']} members of the committee, at an opening"
-        )
+def _absence_lines(absences: Absences) -> Iterator[str]:
+    spare = absences.merchants_that_may_be_absent
+    text = f"absent      {spare or 'none'} of {counted(absences.merchants, 'merchant')} may be, in any round"
+    if absences.key_holder is not None:
+        text += f"; {absences.key_holder}, which holds the key, must be there at every opening"
+    elif absences.answers_needed:
+        members = absences.members_that_may_be_absent
+        text += f"; {members or 'none'} of the {absences.committee} members of the committee, at an opening"
     yield text
-    yield from (f"limit       {limit}" for limit in absences["limits"])
+    yield from (f"limit       {limit}" for limit in absences.limits)
 
 
-def _policy_lines(group: Mapping[str, Any]) -> Iterator[str]:
+def _policy_lines(group: PolicyGroup) -> Iterator[str]:
     ledger = "a new ledger"
-    if group["earlier_charges"]:
-        rounds = _rounds_in_words(group["earlier_charges"].items())
+    if group.earlier_charges:
+        rounds = _rounds_in_words(group.earlier_charges)
         ledger = f"a ledger of {rounds} (by this server's receipts)"
-    who = f"policy      {listed(group['merchants'])}, with the default policy and {ledger}:"
-    if not group["refusals"]:
+    who = f"policy      {listed(group.merchants)}, with the default policy and {ledger}:"
+    if not group.refusals:
         yield f"{who} would join"
         return
     yield f"{who} would refuse"
-    yield from (f"            {reason}" for reason in group["refusals"])
+    yield from (f"            {reason}" for reason in group.refusals)
 
 
-def _rounds_in_words(charged: Sequence[tuple[str, int]] | Any) -> str:
-    return listed([f"{counted(rounds, 'round')} of training {number}" for number, rounds in charged])
+def _rounds_in_words(charged: Mapping[str, int]) -> str:
+    return listed([f"{counted(rounds, 'round')} of training {number}" for number, rounds in charged.items()])

@@ -229,7 +229,7 @@ def _explain(options: TrainingFile, opened: ServerHome, *, as_json: bool) -> Non
     made, task = make_plan(opened.trainings, options, enrolled)
     told = explain(made, task, opened)
     if as_json:
-        print_json(told)
+        print_json(asdict(told))
         return
     lines = [*describe_plan(made, start_from=options.start_from), *explanation_lines(told)]
     lines += [f"warning     {line}" for line in class_warnings(options.classes, options.eval_data)]

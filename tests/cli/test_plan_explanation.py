@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from fedrec.cli import plan_explanation
 from fedrec.cli.app import app
+from fedrec.cli.explanation_types import Explanation, PolicyGroup
 from fedrec.cli.plan_explanation import explain, explanation_lines
 from fedrec.clients.charging import round_charge
 from fedrec.clients.default_policy_check import refusal_by_defaults, refusals_by_defaults
@@ -60,7 +60,7 @@ def without_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_explanation, "cost_of_rounds", lambda plan, task: COST)
 
 
-def told_of(home: ServerHome, **options: object) -> dict[str, Any]:
+def told_of(home: ServerHome, **options: object) -> Explanation:
     given = {"model": "cnn-tanh", "classes": ["a", "b"], "image_size": 16, "rounds": 6, "sample_rate": 0.5}
     file = TrainingFile.model_validate(given | options)
     enrolled = Enrolled(home.identity().public.hex(), home.roster(), home.sizes("record"))
@@ -114,11 +114,11 @@ def test_the_command_predicts_and_files_nothing(
 def test_it_says_how_many_may_be_absent(merchants: int, tmp_path: Path) -> None:
     names = tuple(f"shop-{number:02d}" for number in range(merchants))
     told = told_of(enrolled_home(tmp_path / "server", names=names))
-    absences, text = told["absences"], "\n".join(explanation_lines(told))
+    absences, text = told.absences, "\n".join(explanation_lines(told))
     # By the rule of docs/training-file.md: one in twenty and one at least, but three can spare nobody.
     spare = 0 if merchants == 3 else 2 if merchants > 20 else 1
-    assert absences["merchants_that_may_be_absent"] == spare
-    assert absences["contributors_needed"] == merchants - spare
+    assert absences.merchants_that_may_be_absent == spare
+    assert absences.contributors_needed == merchants - spare
     stops = "no round begins while one is away" in text and "nobody can be left out to find out" in text
     assert stops is (spare == 0)
     assert ("with 1 more merchant, one may be absent" in text) is (merchants == 3)
@@ -127,21 +127,19 @@ def test_it_says_how_many_may_be_absent(merchants: int, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_trial")
 def test_costs_add_up_over_merchants_members_and_rounds(home: ServerHome) -> None:
-    cost = told_of(home)["cost"]
-    assert (cost["round_bytes_up"], cost["round_bytes_down"]) == (3 * 2010, 3 * 5300)
-    assert (cost["bytes_up"], cost["bytes_down"]) == (6 * 3 * 2010, 6 * 3 * 5300)
-    assert cost["seconds"] == pytest.approx(6 * (1.75 + 2 * plan_explanation.EXCHANGE_SECONDS))
-    assert cost["seconds_upload_at_10_mbit"] == 0.0016
+    cost = told_of(home).cost
+    assert (cost.round_bytes_up, cost.round_bytes_down) == (3 * 2010, 3 * 5300)
+    assert (cost.bytes_up, cost.bytes_down) == (6 * 3 * 2010, 6 * 3 * 5300)
+    assert cost.seconds == pytest.approx(6 * (1.75 + 2 * plan_explanation.EXCHANGE_SECONDS))
+    assert cost.seconds_upload_at_10_mbit == 0.0016
 
 
 @pytest.mark.usefixtures("without_trial")
 def test_a_plan_names_every_rule_that_it_breaks_and_whose(home: ServerHome) -> None:
-    (group,) = told_of(home, epsilon=4.0)["policies"]
-    assert group == {"merchants": list(NAMES), "earlier_charges": {}, "refusals": []}
-    (group,) = told_of(home, epsilon=20.0, rounds=2001, secure_aggregation="none", privacy="local")[
-        "policies"
-    ]
-    rules = [reason.split("'")[1] for reason in group["refusals"]]
+    (group,) = told_of(home, epsilon=4.0).policies
+    assert group == PolicyGroup(merchants=NAMES, earlier_charges={}, refusals=())
+    (group,) = told_of(home, epsilon=20.0, rounds=2001, secure_aggregation="none", privacy="local").policies
+    rules = [reason.split("'")[1] for reason in group.refusals]
     assert rules == ["largest_steps", "schemes", "largest_training_epsilon", "lifetime_epsilon"]
 
 
@@ -157,10 +155,10 @@ def test_what_merchants_paid_before_counts_against_their_default_cap(
         lambda path, training_id: {"anna": 5, "bert": 5} if training_id == earlier.plan().training_id else {},
     )
     told = told_of(home, epsilon=6.0, delta=1e-5)
-    first, second = told["policies"]
-    assert (first["merchants"], first["earlier_charges"]) == (["anna", "bert"], {earlier.number: 5})
-    assert (second["merchants"], second["refusals"]) == (["cleo"], [])
-    (reason,) = first["refusals"]
+    first, second = told.policies
+    assert (first.merchants, first.earlier_charges) == (("anna", "bert"), {earlier.number: 5})
+    assert (second.merchants, second.refusals) == (("cleo",), ())
+    (reason,) = first.refusals
     assert "lifetime_epsilon" in reason and "over the cap of 10" in reason
     text = "\n".join(explanation_lines(told))
     assert "anna, bert, with the default policy and a ledger of 5 rounds of training 0001" in text
@@ -195,7 +193,7 @@ def test_where_one_merchant_holds_the_key_nothing_speaks_of_a_committee(
     )
     enrolled = Enrolled(home.identity().public.hex(), home.roster(), home.sizes(options.unit), ())
     told = explain(*make_plan(home.trainings, options, enrolled), home)
-    holder = told["absences"]["key_holder"]
+    holder = told.absences.key_holder
     lines = "\n".join(explanation_lines(told))
     assert holder in NAMES and f"{holder}, which holds the key, must be there at every opening" in lines
     assert "member" not in lines and "committee" not in lines

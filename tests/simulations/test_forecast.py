@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from fedrec.cli.plan_explanation import _cost
+from fedrec.cli.plan_explanation import cost_of_plan
 from fedrec.config import load_config
 from fedrec.observability.progress import Stage
 from fedrec.privacy.derived_parameters import derive
@@ -99,8 +99,8 @@ def test_the_round_of_site_figures_is_in_the_forecast(photos: Path, tmp_path: Pa
     assert report["site_figures"] is not None
     for way, each in (("up", made.bytes_up), ("down", made.bytes_down)):
         assert each == pytest.approx(report["cost"][f"bytes_{way}"] / MERCHANTS, rel=0.1)
-    explained = _cost(run.plan, cost_of_rounds(run.plan, run.task))
-    assert explained["bytes_down"] == pytest.approx(report["cost"]["bytes_down"], rel=0.1)
+    explained = cost_of_plan(run.plan, cost_of_rounds(run.plan, run.task))
+    assert explained.bytes_down == pytest.approx(report["cost"]["bytes_down"], rel=0.1)
 
 
 @pytest.mark.parametrize(
