@@ -26,6 +26,8 @@ from fedrec.server.planning import Task, starting_parameters
 from fedrec.server.report.epsilons import epsilon_after
 from fedrec.server.report.noise_outlook import noise_outlook
 from fedrec.simulations.run_setup import SimulationRun, worker_count
+from fedrec.vision.model_choice import BEST, chosen_model
+from fedrec.vision.model_registry import takes_features
 from fedrec.vision.models.centred_head import mean_coordinates
 
 _MEASURED_PICTURES: Final = 32
@@ -54,6 +56,7 @@ class Forecast:
         bytes_down: bytes that a merchant receives in them, on average.
         epsilon: epsilon of the whole training in the server's view; None without a guarantee.
         outlook: what to expect where the noise leaves too little to learn from; None elsewhere.
+        hint: another model to try, where none was named; None elsewhere.
     """
 
     rounds: int
@@ -62,6 +65,7 @@ class Forecast:
     bytes_down: float
     epsilon: float | None
     outlook: str | None = None
+    hint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class Forecaster:
             bytes_down=passes * (moved.down + share * moved.member_down),
             epsilon=epsilon,
             outlook=noise_outlook(plan, epsilon=epsilon),
+            hint=_other_model(run),
         )
 
 
@@ -143,11 +148,11 @@ def announce(run: SimulationRun, *, tell: Tell) -> SimulationRun:
 
 
 def tell_of(forecasts: Iterable[Forecast], *, tell: Tell) -> None:
-    """Tell of the forecast of a run, or of all runs of a sweep, and of budgets that are too small for them.
+    """Tell of the forecast of a run, or of all runs of a sweep, and of what to change about them.
 
     Args:
         forecasts: the forecasts.
-        tell: called with a line, and a further one for each budget that leaves too little.
+        tell: called with a line, a further one for each budget that leaves too little, and one for a hint.
     """
     every = list(forecasts)
     tell(message(in_words(every)))
@@ -155,6 +160,21 @@ def tell_of(forecasts: Iterable[Forecast], *, tell: Tell) -> None:
     poor = {number_format.epsilon(one.epsilon): one.outlook for one in every if one.outlook is not None}
     for outlook in poor.values():
         tell(message(f"warning: {outlook}"))
+    for hint in dict.fromkeys(one.hint for one in every if one.hint is not None):
+        tell(message(f"hint: {hint}"))
+
+
+def _other_model(run: SimulationRun) -> str | None:
+    """Return what to try where photos were given and no model was named; None elsewhere."""
+    config, model = run.config, run.plan.model
+    named = "model" in config.model_fields_set or model != config.model
+    if named or config.data is None or takes_features(model):
+        return None
+    best = chosen_model(BEST, run.source.splits.train)
+    return (
+        f"no model was named, so that {model} learns from these photos alone; --model {BEST} ({best}) builds "
+        "on public networks, and needs far fewer photos"
+    )
 
 
 def in_words(forecasts: Iterable[Forecast]) -> str:

@@ -17,7 +17,7 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.server.planning import Task
 from fedrec.server.trainings import Training
 from fedrec.simulations import forecast, local_grid, plan_trial
-from fedrec.simulations.forecast import Forecast, Forecaster, in_words
+from fedrec.simulations.forecast import Forecast, Forecaster, in_words, tell_of
 from fedrec.simulations.harness import simulate
 from fedrec.simulations.plan_trial import cost_of_rounds
 from fedrec.simulations.run_setup import SimulationRun, prepare
@@ -188,6 +188,22 @@ def test_a_forecast_draws_no_seeded_randomness(photos: Path, tmp_path: Path) -> 
             simulate(load_config(None, options(photos, tmp_path / name, seed=3)))
         models.append((tmp_path / name / "model.safetensors").read_bytes())
     assert models[0] == models[1]
+
+
+def test_a_run_of_photos_whose_model_was_not_named_is_told_of_the_best_one(
+    photos: Path, tmp_path: Path
+) -> None:
+    given = options(photos, tmp_path / "unnamed")
+    del given["model"]
+    made = Forecaster().forecast(prepare(load_config(None, given), tell=lambda stage: None))
+    assert (
+        made.hint is not None and "cnn learns" in made.hint and "--model best (lite0-small-head)" in made.hint
+    )
+    told: list[Stage] = []
+    tell_of([made, replace(made, epsilon=1.0)], tell=told.append)
+    assert [stage.plain for stage in told if "hint" in (stage.plain or "")] == [f"hint: {made.hint}"]
+    for name in (LINEAR.name, "cnn"):
+        assert Forecaster().forecast(prepared(photos, tmp_path / name, model=name)).hint is None
 
 
 def test_the_line_speaks_of_all_runs_together() -> None:
