@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fedrec.clients.records import Records, TrainingData
 from fedrec.errors import ConfigError, DataError, MissingExtraError, RefusedError
-from fedrec.privacy.dp.failing_records import place_of
+from fedrec.privacy.dp.failing_records import in_halves, place_of
 from fedrec.privacy.dp.model_check import check_foreign_model
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision import model_registry
@@ -147,7 +145,8 @@ def load_photos(
             # A photo was removed or changed during reading; the next attempt reads the rest.
             if isinstance(error, DataError) and attempt + 1 < _ATTEMPTS:
                 continue
-            usable = [index for part in _usable(read, images, np.arange(len(images))) for index in part]
+            # One that can't be read must not keep the others from a training.
+            usable = _usable(read, images)
             if not usable:
                 raise
             _log.error(
@@ -159,27 +158,18 @@ def load_photos(
     raise DataError(f"{folder} can't be read")
 
 
-def _usable(
-    read: Callable[[ImageSet], TrainingData], images: ImageSet, places: NDArray[np.int64]
-) -> Iterator[list[int]]:
-    """Find the records that can be read: one that can't must not keep the others from a training.
-
-    Args:
-        read: reads records; raises anything.
-        images: the records, which can't be read together.
-        places: positions of those to try, halves of them by themselves.
-
-    Yields:
-        Positions of records that were read together.
-    """
-    for half in np.array_split(places, 2) if len(places) > 1 else ():
-        try:
-            read(images.subset(half))
-        # As where it is called.
-        except Exception:
-            yield from _usable(read, images, half)
-        else:
-            yield half.tolist()
+def _usable(read: Callable[[ImageSet], TrainingData], images: ImageSet) -> list[int]:
+    """Return the positions of the records that can be read, of some that can't be read together."""
+    middle = len(images) // 2
+    halves = (range(middle), range(middle, len(images))) if middle else ()
+    return [
+        place
+        for half in halves
+        for places, _ in in_halves(
+            half, lambda places: read(images.subset(places)), failed=lambda error: None
+        )
+        for place in places
+    ]
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.dp.evaluation_mode import evaluation_mode
-from fedrec.privacy.dp.failing_records import FailingRecords
+from fedrec.privacy.dp.failing_records import FailingRecords, in_halves
 from fedrec.privacy.dp.full_precision import full_float32
 from fedrec.privacy.dp.place_check import features_are_alike
 from fedrec.vision.models.centred_head import CentredHead, Centring
@@ -55,15 +56,15 @@ def centred_features(model: nn.Module, inputs: Tensor, *, chosen: Tensor | None 
         return rows.pop()
 
     def of_part(part: Tensor, size_of_pass: int) -> Tensor:
-        padded = torch.cat([part, part[:1].expand(size_of_pass - len(part), *part.shape[1:])])
-        try:
-            return features(padded)[: len(part)]
-        # Every exception is caught: a model's code and torch can raise anything.
-        except Exception as error:
-            if len(part) == 1:
-                failing.add(error)
-                return mean.new_full((1, size), torch.nan)
-        return torch.cat([of_part(half, size_of_pass) for half in part.tensor_split(2)])
+        def of_some(places: Sequence[int]) -> Tensor:
+            some = part[list(places)]
+            padded = torch.cat([some, some[:1].expand(size_of_pass - len(some), *some.shape[1:])])
+            return features(padded)[: len(some)]
+
+        rows_of_part = mean.new_full((len(part), size), torch.nan)
+        for places, made in in_halves(range(len(part)), of_some, failed=failing.add):
+            rows_of_part[list(places)] = made
+        return rows_of_part
 
     failing = FailingRecords()
     found: list[Tensor] = []

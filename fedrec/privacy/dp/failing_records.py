@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -30,6 +30,35 @@ def place_of(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)[-_MOST_FRAMES:]
     where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
     return f"{type(error).__name__} at {where}"
+
+
+def in_halves(
+    places: Sequence[int], run: Callable[[Sequence[int]], Found], *, failed: Callable[[Exception], object]
+) -> Iterator[tuple[Sequence[int], Found]]:
+    """Run on several records together; if that fails, on halves of them, down to single ones.
+
+    Args:
+        places: positions of the records.
+        run: runs on the records at some of them.
+        failed: called with the error for each record on which a run of its own failed.
+
+    Yields:
+        Positions that hold each record once, but for those that fail alone, and what the runs returned.
+    """
+    try:
+        found = run(places)
+    # Every exception is caught: a model's code and torch can raise anything.
+    except Exception as error:
+        if len(places) < 2:
+            failed(error)
+            return
+    else:
+        yield places, found
+        return
+    # After the error is gone: it holds what the run needed of memory.
+    middle = (len(places) + 1) // 2
+    for half in (places[:middle], places[middle:]):
+        yield from in_halves(half, run, failed=failed)
 
 
 @dataclass
@@ -69,16 +98,17 @@ class FailingRecords:
         """
         try:
             found = run(batch)
-        # Every exception is caught: a model's code and torch can raise anything.
-        except Exception as error:
-            own = torch.nonzero(batch.weights).flatten()
-            if len(own) < 2:
-                self.add(error)
-                return
+        # As in in_halves, which needs the records' positions, for which each pass would wait on the device.
+        except Exception:
+            own: list[int] = torch.nonzero(batch.weights).flatten().tolist()
         else:
             yield batch, found
             return
-        for part in own.tensor_split(2):
+
+        def run_some(places: Sequence[int]) -> tuple[PaddedBatch, Found]:
             # Padded anew: the copies that fill a batch may be of a record that fails.
-            half = PaddedBatch.padded(batch.inputs[part], batch.labels[part], len(batch.weights))
-            yield from self.passes(half, run)
+            some = PaddedBatch.padded(batch.inputs[places], batch.labels[places], len(batch.weights))
+            return some, run(some)
+
+        for _, passed in in_halves(own, run_some, failed=self.add):
+            yield passed

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedrec.privacy.dp.centred_features import centred_features
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
+from fedrec.privacy.dp.failing_records import in_halves
 from fedrec.privacy.dp.site_figures import unit_figures
 from fedrec.vision.models.centred_head import Centring
 
@@ -45,6 +50,26 @@ def records(count: int = 21, *, spoilt: tuple[int, ...] = ()) -> tuple[Tensor, T
     for place in spoilt:
         inputs[place, place % 2, 0] = SPOILT
     return inputs, torch.randint(0, CLASSES, (count,), generator=generator)
+
+
+@given(count=st.integers(1, 40), failing=st.sets(st.integers(0, 39)))
+def test_each_record_runs_once_in_a_run_that_succeeds_or_fails_alone(count: int, failing: set[int]) -> None:
+    runs: list[list[int]] = []
+    alone: list[str] = []
+
+    def run(places: Sequence[int]) -> int:
+        runs.append(list(places))
+        if failing.intersection(places):
+            raise ValueError(str(list(places)))
+        return sum(places)
+
+    found = list(in_halves(range(count), run, failed=lambda error: alone.append(str(error))))
+    assert all(value == sum(places) for places, value in found)
+    assert sorted(place for places, _ in found for place in places) == sorted(set(range(count)) - failing)
+    assert alone == [f"[{place}]" for place in sorted(failing & set(range(count)))]
+    # All together first; each that fails costs the halves on the way to it.
+    assert runs[0] == list(range(count))
+    assert len(runs) <= 1 + 2 * len(failing & set(range(count))) * math.ceil(math.log2(max(2, count)))
 
 
 @pytest.mark.parametrize("error", [ValueError, MemoryError, RecursionError, IndexError])
