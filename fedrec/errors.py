@@ -157,7 +157,7 @@ class AuditError(FedrecError):
 class OperatingSystemError(FedrecError):
     """The operating system refused an operation: a full disk, a read-only file, too little memory.
 
-    No code raises it; the command line uses its exit code for an ``OSError`` that nothing else handles.
+    The command line uses its exit code for an ``OSError`` that nothing else handles, too.
     """
 
     exit_code: ClassVar[int] = 16

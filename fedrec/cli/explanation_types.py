@@ -135,6 +135,7 @@ class Explanation:
         absences: who may be absent.
         policies: who would join by the default policy, and why the others wouldn't.
         cost: time and bytes.
+        photo_bytes_kept: bytes that a merchant's feature cache keeps of a photo; 0 for a model of pictures.
     """
 
     schema: str
@@ -150,3 +151,4 @@ class Explanation:
     absences: Absences
     policies: tuple[PolicyGroup, ...]
     cost: PlanCost
+    photo_bytes_kept: int

@@ -31,6 +31,7 @@ from fedrec.server.report.plan_rating import rate_plan
 from fedrec.server.server_home import ServerHome
 from fedrec.server.trainings import readable_trainings
 from fedrec.simulations.plan_trial import Trial, cost_of_rounds
+from fedrec.vision.feature_room import photo_bytes
 
 EXCHANGE_SECONDS: Final = 0.27
 """What one exchange with merchants takes by itself, over TLS on loopback (docs/measurements.md)."""
@@ -65,6 +66,7 @@ def explain(plan: TrainingPlan, task: Task, home: ServerHome) -> Explanation:
         absences=_absences(plan),
         policies=tuple(_policies(plan, derived, home)),
         cost=cost_of_plan(plan, cost_of_rounds(plan, task)),
+        photo_bytes_kept=photo_bytes(plan, task.spec),
     )
 
 
@@ -221,6 +223,9 @@ def explanation_lines(told: Explanation) -> Iterator[str]:
     """
     yield from _epsilon_lines(told.privacy)
     yield from _cost_lines(told)
+    if told.photo_bytes_kept:
+        kept = number_format.size(told.photo_bytes_kept)
+        yield f"disk        a merchant keeps {kept} of each of its photos, in the cache of its features"
     yield from _absence_lines(told.absences)
     for group in told.policies:
         yield from _policy_lines(group)

@@ -11,7 +11,13 @@ import torch
 from torch import nn
 
 from fedrec.clients.records import Records, TrainingData
-from fedrec.errors import ConfigError, DataError, MissingExtraError, RefusedError
+from fedrec.errors import (
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    OperatingSystemError,
+    RefusedError,
+)
 from fedrec.privacy.dp.failing_records import in_halves, place_of
 from fedrec.privacy.dp.model_check import check_foreign_model
 from fedrec.protocol.plan import TrainingPlan
@@ -114,6 +120,7 @@ def load_photos(
     Raises:
         ConfigError: the plan's unit is the product, and the folder has no products.
         DataError: the folder is away, empty or can't be read, or photos keep changing while they are read.
+        OperatingSystemError: there is no room on the disk for the inputs.
     """
     away = why_away(folder.path if isinstance(folder, PhotoPlace) else folder)
     if away is not None:
@@ -140,6 +147,9 @@ def load_photos(
         images = splits.train.subset(kept)
         try:
             return read(images)
+        except OperatingSystemError:
+            # No other choice of records makes room, and all features might be computed for each.
+            raise
         # Every exception is caught: a backbone from a file can fail on one photo, with an error of any kind.
         except Exception as error:
             # A photo was removed or changed during reading; the next attempt reads the rest.

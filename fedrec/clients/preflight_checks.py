@@ -22,7 +22,14 @@ from fedrec.clients.policy import MerchantPolicy
 from fedrec.clients.record_tags import RecordTags
 from fedrec.clients.status import plan_of_last_charge, read_budget
 from fedrec.clients.store_view import read_store, readable_plan
-from fedrec.errors import AggregationError, ConfigError, DataError, FedrecError, NotAdmittedError
+from fedrec.errors import (
+    AggregationError,
+    ConfigError,
+    DataError,
+    FedrecError,
+    MissingExtraError,
+    NotAdmittedError,
+)
 from fedrec.privacy.accounting.ledger_head import check_head
 from fedrec.privacy.accounting.ledger_reader import in_use, read_checked_head
 from fedrec.privacy.derived_parameters import derive
@@ -31,6 +38,7 @@ from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision import model_registry as models
 from fedrec.vision.datasets import open_folder
 from fedrec.vision.devices import pick_device
+from fedrec.vision.feature_room import check_feature_room
 from fedrec.vision.inspection import FolderSummary, inspect
 from fedrec.vision.listing.found_encoding import encoding_advice, folders_advice
 from fedrec.vision.listing.photo_places import why_away
@@ -86,6 +94,7 @@ def run_checks(home: MerchantHome, *, offline: bool) -> Iterator[Finding]:
         ("classes", checks.classes),
         ("device", checks.device),
         ("disk", checks.disk),
+        ("features", checks.features),
         ("keys", checks.keys),
         ("joined", checks.joined),
         ("policy", checks.policy),
@@ -253,6 +262,18 @@ class _Checks:
                 f"{number_format.size(free)} are free, but {number_format.size(needed)} are needed for {what}"
             )
         return f"{number_format.size(free)} free, {number_format.size(needed)} needed for {what}"
+
+    def features(self) -> str:
+        plan = self._plan()
+        if plan is None:
+            return "none are kept: no plan names a model yet"
+        if self._found is None:
+            raise _NotCheckedError("not checked: see photos")
+        try:
+            spec = models.get_exact(plan.model, plan.model_code)
+            return check_feature_room(plan, spec, photos=self._found.splits[0].photos)
+        except (ConfigError, MissingExtraError) as error:
+            raise _NotCheckedError(f"not checked: {error}") from None
 
     def keys(self) -> str:
         for path in (self._home.identity_file, self._home.node_key_file):

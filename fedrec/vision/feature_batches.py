@@ -26,7 +26,8 @@ def features_in_batches(extractor: FeatureExtractor, pictures: NDArray[np.uint8]
         pictures: uint8 (n, views, size, size, 3).
 
     Returns:
-        float16 (n, views, dimension).
+        float16 (n, views, dimension). A picture with a feature that isn't finite has zeros: what it gives
+        must not keep the others' from being cached.
     """
     count, views = pictures.shape[:2]
     found = np.empty((count, views, extractor.dimension), dtype=np.float16)
@@ -38,6 +39,7 @@ def features_in_batches(extractor: FeatureExtractor, pictures: NDArray[np.uint8]
             batch[: len(rows)] = rows
             batch[len(rows) :] = 0
             found[start : start + len(rows), view] = extractor(batch)[: len(rows)]
+    found[~np.isfinite(found).all(axis=2)] = 0
     return found
 
 

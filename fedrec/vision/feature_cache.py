@@ -9,10 +9,12 @@ larger than the memory.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -37,6 +39,9 @@ _TEMPORARY: Final = ".features-"
 """How the names of files begin that a save is writing."""
 _LEFTOVER_SECONDS: Final = 3600.0
 """Age at which nobody writes such a file any more."""
+KEPT_FREE: Final = 1 << 28
+"""Bytes of a disk that features leave free. A plan decides how much is kept of a photo, and a merchant's
+ledger, which can be on the same disk, must go on."""
 
 Entries = dict[bytes, NDArray[np.float16]]
 """Features (views, dimension) by the photo's digest. float16 keeps 11 bits, bfloat16 networks give 8."""
@@ -257,7 +262,7 @@ def _tensor(data: NDArray[np.uint8], entry: Any, dtype: np.dtype[Any], name: str
 def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape: tuple[int, int]) -> Entries:
     """Add entries to a cache file atomically: a crash leaves the old file or the new one.
 
-    A failed write is a warning in the log only.
+    A failed write, or one that would leave too little of the disk free, is a warning in the log only.
 
     Args:
         path: the file, which may not exist yet.
@@ -277,6 +282,7 @@ def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape
         for leftover in _leftovers(path.parent):
             with contextlib.suppress(OSError):
                 leftover.unlink()
+        check_room(path.parent, len(entries) * (DIGEST_BYTES + 2 * shape[0] * shape[1]))
         # mkstemp makes the file readable by its owner alone.
         handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
         temporary = Path(name)
@@ -303,6 +309,20 @@ def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape
             with contextlib.suppress(OSError):
                 temporary.unlink()
     return entries
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Check that a file of this size leaves ``KEPT_FREE`` bytes of a folder's disk free.
+
+    Args:
+        folder: the folder, which exists.
+        size: of the file, in bytes.
+
+    Raises:
+        OSError: it doesn't.
+    """
+    if shutil.disk_usage(folder).free - size < KEPT_FREE:
+        raise OSError(errno.ENOSPC, f"it would leave less than {KEPT_FREE >> 20} MiB of the disk free")
 
 
 def _parts(entries: Entries, *, shape: tuple[int, int]) -> Iterator[bytes | memoryview]:

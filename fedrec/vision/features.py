@@ -85,8 +85,8 @@ def feature_matrices(
 
     Raises:
         ConfigError: ``views`` or ``workers`` is below 1, or a digest doesn't have 32 bytes.
-        DataError: ``images`` raised it for an unreadable photo; the features computed so far are cached. Or
-            there is no room on the disk for a mapped matrix.
+        DataError: ``images`` raised it for an unreadable photo; the features computed so far are cached.
+        OperatingSystemError: there is no room on the disk for a mapped matrix.
     """
     if views < 1 or workers < 1:
         raise ConfigError(f"features need 1 view and 1 worker or more, not {views} and {workers}")

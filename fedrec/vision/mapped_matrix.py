@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec.errors import DataError
+from fedrec.errors import OperatingSystemError
+from fedrec.vision.feature_cache import check_room
 
 
 def mapped_matrix(
@@ -26,20 +27,21 @@ def mapped_matrix(
         The matrix; what is written to it stays in memory.
 
     Raises:
-        DataError: there is no room for it.
+        OperatingSystemError: there is no room for it.
     """
     where = folder if folder is not None and folder.is_dir() else None
     size = 2 * int(np.prod(shape))
     if not size:
         return np.empty(shape, dtype=np.float16)
     try:
+        check_room(where or Path(tempfile.gettempdir()), size)
         with tempfile.TemporaryFile(dir=where) as file:
             for row in rows:
                 file.write(np.ascontiguousarray(row).data.cast("B"))
             file.flush()
             return np.memmap(file, np.float16, mode="c", shape=shape)
     except OSError as error:
-        raise DataError(
+        raise OperatingSystemError(
             f"{size / 2**30:.2f} GiB can't be kept in {where or tempfile.gettempdir()} for the training: "
             f"{error.strerror}; make room there"
         ) from None

@@ -214,7 +214,7 @@ def test_a_broken_file_fails_its_check_and_the_others_still_run(home: MerchantHo
     assert wrong == {cause[file]}, "one fault is one line"
     left = {text for ok, text in found.values() if ok is None}
     assert left == ({f"not checked: see {cause[file]}"} if file != "node.key" else set())
-    assert found["photos"][0] and found["disk"][0] and len(found) == 14
+    assert found["photos"][0] and found["disk"][0] and len(found) == 15
     shown = CliRunner().invoke(client.app, ["check", "--offline", "--home", str(home.folder)])
     assert "failed for" in str(shown.exception)
 

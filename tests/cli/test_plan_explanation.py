@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fedrec._internal import number_format
 from fedrec.cli import plan_explanation
 from fedrec.cli.app import app
 from fedrec.cli.explanation_types import Explanation, PolicyGroup
 from fedrec.cli.plan_explanation import explain, explanation_lines
 from fedrec.clients.charging import round_charge
 from fedrec.clients.default_policy_check import refusal_by_defaults, refusals_by_defaults
+from fedrec.config import AUGMENTED_VIEWS
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting.count_release import count_event
 from fedrec.privacy.accounting.events import Event
@@ -123,6 +125,24 @@ def test_it_says_how_many_may_be_absent(merchants: int, tmp_path: Path) -> None:
     assert stops is (spare == 0)
     assert ("with 1 more merchant, one may be absent" in text) is (merchants == 3)
     assert f"{spare or 'none'} of {merchants} merchants may be" in text
+
+
+@pytest.mark.usefixtures("without_trial")
+def test_it_says_what_a_merchant_keeps_of_a_photo(home: ServerHome) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    for model, augment, kept in (
+        ("cnn-tanh", False, None),
+        ("effnet-lite0-lora", False, 2 * 49 * 320 + 32),
+        ("effnet-lite0-lora", True, 2 * AUGMENTED_VIEWS * 49 * 320 + 32),
+        # The last layer and the stages of one view.
+        ("effnet-lite0-head", False, 2 * (1280 + 784) + 32),
+    ):
+        size = 16 if kept is None else None
+        told = told_of(home, model=model, image_size=size, augment=augment, sample_rate=1.0)
+        assert told.photo_bytes_kept == (kept or 0)
+        lines = [line for line in explanation_lines(told) if line.startswith("disk ")]
+        assert len(lines) == (kept is not None)
+        assert all(number_format.size(kept) in line for line in lines)
 
 
 @pytest.mark.usefixtures("without_trial")

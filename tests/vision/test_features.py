@@ -190,6 +190,25 @@ def test_a_large_matrix_is_mapped_from_a_file_that_nobody_else_finds(
         np.testing.assert_array_equal(again, expected(photos))
 
 
+def test_a_photo_without_finite_features_has_zeros_and_the_others_are_cached(tmp_path: Path) -> None:
+    photos, extractor = Photos(5), MeanColour()
+    spoilt = bytes(extractor.prepare(photos.image(2)))
+
+    class Fails(MeanColour):
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            found = super().__call__(images)
+            found[[bytes(image) == spoilt for image in images], 1] = np.nan
+            return found
+
+    wanted = expected(photos)
+    wanted[2] = 0
+    for asked in (5, 0):
+        photos.asked.clear()
+        found = feature_matrix(Fails(), photos.image, photos.digests, cache_dir=tmp_path)
+        np.testing.assert_array_equal(found, wanted)
+        assert len(photos.asked) == asked
+
+
 def test_few_features_wait_for_a_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "_UNSAVED_BYTES", 6 * 2 * 4)
     photos, kept = Photos(12), []

@@ -18,6 +18,7 @@ from fedrec.config import load_config
 from fedrec.privacy.dp.book_keeping import covers
 from fedrec.privacy.dp.centred_features import centred_features
 from fedrec.privacy.dp.clipping import RecordClipper, clipped_sum
+from fedrec.privacy.dp.feature_sum import clipped_feature_sum
 from fedrec.privacy.dp.vectors import (
     load_parameter_vector,
     named_parameters,
@@ -51,6 +52,7 @@ package = pytest.importorskip("efficientnet_lite_pytorch")
 NAME = "effnet-lite0-lora"
 CLASSES, RANK, SIDE = 3, 4, 96
 FROZEN = FrozenBlocks(LITE0, SIDE)
+CLIP = 0.2
 
 
 def tuned(*, seed: int = 0, alpha: float = 2.0, moved: bool = True) -> FineTunedConvolution:
@@ -149,6 +151,83 @@ def test_the_change_is_the_low_rank_product_with_public_signs() -> None:
     expected = F.conv2d(maps, weight[:, :, None, None], layer.bias)
     found = layer(maps.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(2, 1280, 3, 3)
     torch.testing.assert_close(found, expected)
+
+
+def by_formula(model: FineTunedConvolution, tokens: Tensor, label: Tensor) -> np.ndarray:
+    """The gradient of one record's loss, of the scores written out in float64; the mean has none."""
+    parts = {name: value.detach().double() for name, value in model.named_parameters()}
+    layer, mean = "convolution", parts["head.centring.mean"]
+
+    def loss(up: Tensor, head: Tensor) -> Tensor:
+        weight = parts[f"{layer}.weight"] + 0.5 / 2 * up @ parts[f"{layer}.down.weight"]
+        vector = (tokens.double() @ weight.T + parts[f"{layer}.bias"]).clamp(0, 6).mean(dim=0)
+        vector = vector / vector.norm() - mean
+        return F.cross_entropy((head @ (vector / vector.norm()))[None], label[None])
+
+    names = (f"{layer}.up.weight", "head.scores.weight")
+    gradients = torch.func.grad(loss, argnums=(0, 1))(*(parts[name] for name in names))
+    found: dict[str, Tensor] = dict(zip(names, gradients, strict=True))
+    order = [name for name, value in model.named_parameters() if value.requires_grad]
+    return np.concatenate([found.get(name, torch.zeros(1280)).flatten().numpy() for name in order])
+
+
+@cache
+def photo_maps() -> tuple[Tensor, Tensor]:
+    """What enters the last convolution of the packaged model, for eight pictures, and their labels."""
+    spec = model_registry.get(NAME)
+    assert spec.tokens is not None
+    pictures = generate(merchants=1, per_merchant=8, size=224, seed=5, validation=0, test=0).train
+    images = np.stack([np.asarray(pictures.image(index)) for index in range(8)])
+    tokens = torch.from_numpy(spec.tokens.extractor(dtype=torch.float32)(images)).half()
+    return tokens.reshape(8, 1, 49, 320), torch.tensor(pictures.labels)
+
+
+def packaged(moved: float) -> nn.Module:
+    """The packaged model after a step of some length."""
+    model = model_registry.get(NAME).build(classes=10, channels=3, size=224, seed=0)
+    start = parameter_vector(model)
+    load_parameter_vector(model, start + moved * np.random.default_rng(1).standard_normal(start.size))
+    return model
+
+
+def test_each_photo_of_the_packaged_model_adds_its_own_gradient_and_never_more_than_the_clip() -> None:
+    (inputs, labels), model = photo_maps(), packaged(0.05)
+    assert isinstance(model, FineTunedConvolution)
+    with RecordClipper(model, clip=CLIP) as clipper:
+        whole = clipper.clipped_sum(inputs, labels)
+        each = [clipper.clipped_sum(inputs, labels, chosen=torch.tensor([index])) for index in range(8)]
+    for index, found in enumerate(each):
+        gradient = by_formula(model, inputs[index, 0], labels[index])
+        expected = gradient * min(1.0, CLIP / np.linalg.norm(gradient))
+        assert np.linalg.norm(found - expected) <= 1e-5 * CLIP
+        assert np.linalg.norm(found) <= CLIP * (1 + 2.0**-16)
+    assert np.linalg.norm(whole - np.sum(each, axis=0)) <= 1e-13
+
+
+@pytest.mark.parametrize("moved", [0.05, 1e38])
+def test_no_map_whatever_adds_more_than_the_clip_or_changes_what_others_add(moved: float) -> None:
+    (inputs, labels), model = photo_maps(), packaged(moved)
+    inputs = inputs.clone()
+    # Of a photo whose maps a damaged machine might make: the largest numbers, none, and no numbers at all.
+    for index, value in enumerate((torch.nan, torch.inf, -torch.inf, 65504.0, -65504.0, 0.0)):
+        inputs[index] = value
+    inputs[6, 0, 0, 0] = torch.nan
+
+    def gradients(chosen: list[int]) -> np.ndarray:
+        return clipped_sum(model, inputs[chosen], labels[chosen], clip=CLIP)
+
+    def vectors(chosen: list[int]) -> np.ndarray:
+        return clipped_feature_sum(centred_features(model, inputs[chosen]), clip=CLIP)
+
+    for sums in (gradients, vectors):
+        each = np.stack([sums([index]) for index in range(8)])
+        assert np.linalg.norm(each, axis=1).max() <= CLIP * (1 + 2.0**-16)
+        assert not each[[0, 6]].any()
+        for gone in (None, 0, 3):
+            left = [index for index in range(8) if index != gone]
+            assert np.linalg.norm(sums(left) - each[left].sum(axis=0)) <= 1e-13
+    # Photos as they are keep the whole norm in the sum that releases the mean.
+    assert np.linalg.norm(vectors([7])) == pytest.approx(CLIP)
 
 
 @pytest.mark.parametrize(("network", "size"), [(LITE0, SIDE), (LITE2, 75)])
