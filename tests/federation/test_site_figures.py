@@ -299,5 +299,8 @@ def test_an_auditor_finds_each_figure_that_does_not_follow(tmp_path: Path) -> No
         assert list(check_figures(section | {name: value}, stated, charged=True)), name
     hidden = [section["classes"][0] | {"found": False}, *section["classes"][1:]]
     assert list(check_figures(section | {"classes": hidden}, stated, charged=True))
+    renamed = [section["classes"][0] | {"label": "other"}, *section["classes"][1:]]
+    assert list(check_figures(section | {"classes": renamed}, stated, charged=True))
+    assert list(check_figures(section | {"contributors": 99}, stated, charged=True))
     assert list(check_figures(None, stated, charged=True))
     assert list(check_figures(section, stated | {"site_figures": None}, charged=True))

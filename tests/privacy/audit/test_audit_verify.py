@@ -43,7 +43,9 @@ from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
 from fedrec.privacy.audit.verify import epsilons
 from fedrec.privacy.audit.verify.__main__ import main as program
+from fedrec.privacy.audit.verify.outcome import Merchant
 from fedrec.privacy.audit.verify.policy_checks import GRACE, _broken_by_plan, _within
+from fedrec.privacy.audit.verify.report_checks import _ReportChecks
 from fedrec.privacy.derived_parameters import DUPLICATE_POLICY, derive
 from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -416,6 +418,10 @@ def key_twice_in_a_policy(bundle: Bundle, scene: Scene) -> None:
     bundle["body"]["merchants"][1]["policies"].append('{"hours": null, "hours": []}')
 
 
+def more_in_a_row(bundle: Bundle, scene: Scene) -> None:
+    rows_of(bundle)[5]["note"] = "epsilon 0.1"
+
+
 def part_missing(bundle: Bundle, scene: Scene) -> None:
     del bundle["body"]["merchants"][1]["policies"]
 
@@ -501,6 +507,7 @@ def not_a_number(bundle: Bundle, scene: Scene) -> None:
         (not_a_number, "entry 4: it can't be read"),
         (key_twice, "entry 8: it can't be read (a key comes twice)"),
         (not_canonical, "entry 8: it can't be read (it is not in its one encoding)"),
+        (more_in_a_row, "entry 6: it can't be read (it is not in its one encoding)"),
         (key_twice_in_a_policy, "(ValueError: policy 2 is not JSON: a key comes twice)"),
         (part_missing, "a part can't be read (KeyError: 'policies')"),
         (two_wrongs, "entry 4: its clip is 2.0"),
@@ -610,7 +617,15 @@ def test_faults_of_the_whole_are_reported_for_the_bundle(
         ("sample_rate", lambda value: value / 2),
         ("min_contributors", lambda value: value + 1),
         ("adjacency", lambda value: "replace-one"),
+        ("unit", lambda value: "product"),
+        ("duplicate_policy", lambda value: DUPLICATE_POLICY["product"]),
+        ("clip", lambda value: value * 1.01),
+        ("colluders", lambda value: value + 1),
+        # Who knows the seed can subtract the noise: no epsilon is called moderate then.
+        ("seeded", lambda value: True),
         ("events", lambda value: value[1:]),
+        ("events", lambda value: [value[0] | {"kind": "mean"}, *value[1:]]),
+        ("events", lambda value: [value[0] | {"note": ""}, *value[1:]]),
         ("events", lambda value: [value[0] | {"noise_multiplier": 9.0}, *value[1:]]),
     ],
 )
@@ -622,6 +637,77 @@ def test_the_attached_report_must_agree_with_the_ledgers(
     privacy[name] = change(privacy[name])
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
     assert set(outcome.failures) == {""} and "attached report" in outcome.failures[""], outcome.failures
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("scheme", "none"), ("trust", {"opened_by": "nobody", "reads_single_updates": "server"})],
+)
+def test_the_attached_report_names_the_plan_s_scheme_and_whom_it_trusts(
+    scene: Scene, tmp_path: Path, name: str, value: object
+) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    bundle["body"]["attachments"]["report"]["secure_aggregation"][name] = value
+    told = verifier.verify(scene.write(bundle, tmp_path / "audit.json")).failures
+    assert set(told) == {""} and told[""].startswith(f"the attached report's {name} is not the plan's: ")
+
+
+def test_a_report_says_that_charges_were_seeded(scene: Scene) -> None:
+    entries = [json.loads(row["payload"]) for row in rows_of(scene.bundle)]
+    plan = scene.plans[1].model_dump(mode="json")
+    merchant = Merchant("m1", "00", {}, entries=entries)
+    assert not list(_ReportChecks(scene.report, plan, [merchant]).settings())
+    last = next(entry for entry in reversed(entries) if entry["kind"] == "charge")
+    last["charge"]["seeded"] = True
+    (problem,) = _ReportChecks(scene.report, plan, [merchant]).settings()
+    assert problem.reason == "the attached report's seeded is False, True follows"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("entries", lambda value: value - 1),
+        ("head", lambda value: "0" * 64),
+        ("charges", lambda value: value - 1),
+        ("training_epsilon", lambda value: value - 0.01),
+        ("training_delta", lambda value: value / 2),
+        ("cap_epsilon", lambda value: value - 1),
+        ("delta", lambda value: value / 2),
+        ("largest_sample_rate", lambda value: value / 2),
+        ("trainings", lambda value: value - 1),
+    ],
+)
+def test_the_summary_must_agree_with_the_entries(
+    scene: Scene, tmp_path: Path, name: str, change: Callable[[Any], Any]
+) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    summary = bundle["body"]["merchants"][1]["summary"]
+    summary[name] = change(summary[name])
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert outcome.failures["m1"].startswith(f"the summary's {name} is {summary[name]}, the history's is ")
+
+
+def test_a_summary_has_no_figure_that_nobody_checks(scene: Scene, tmp_path: Path) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    bundle["body"]["merchants"][1]["summary"]["epsilon"] = 0.1
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert outcome.failures == {"m1": "the summary has other figures than those that can be checked"}
+
+
+@pytest.mark.parametrize(("size", "said"), [(999, False), (1000, True)])
+def test_a_delta_that_allows_a_whole_record_is_said(
+    scene: Scene, tmp_path: Path, size: int, said: bool
+) -> None:
+    """The ledger's delta is 0.001."""
+    bundle = copy.deepcopy(scene.bundle)
+    rows, merchant = rows_of(bundle), bundle["body"]["merchants"][1]
+    recount(rows[0], size=size)
+    scene.chain(rows, identity=scene.cohort.identities["m1"])
+    merchant["receipts"] = []
+    merchant["summary"] |= {"head": rows[-1]["hash"], "size": size}
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert outcome.ok
+    assert (f"that delta alone allows a whole record of {size} to be shown" in outcome.lines[2]) is said
 
 
 @pytest.mark.parametrize("name", ["epsilon", "epsilon_lifetime", "rounds_charged"])
@@ -680,10 +766,28 @@ def test_keys_obtained_independently_are_compared(scene: Scene, tmp_path: Path) 
     assert verifier.verify(path, anchors=good).ok
     outcome = verifier.verify(path, anchors=verifier.Anchors(frozenset({"0" * 64})))
     assert outcome.failures == {"": "the server's key is not one that was given"}
+    outcome = verifier.verify(path, anchors=verifier.Anchors(frozenset({server, "0" * 64})))
+    assert outcome.failures == {"": f"the server's key {'0' * 16}, which was given, is not in the bundle"}
     outcome = verifier.verify(path, anchors=verifier.Anchors(merchants={"m2": keys["m1"].public.hex()}))
     assert outcome.failures == {"m2": "its key is not the one that was given"}
     outcome = verifier.verify(path, anchors=verifier.Anchors(merchants={"m9": server}))
     assert outcome.failures == {"": "m9, whose key was given, is not in the bundle"}
+
+
+def test_a_part_beside_the_signed_ones_is_reported(scene: Scene, tmp_path: Path) -> None:
+    path = scene.write(scene.bundle | {"headline": "epsilon 0.1"}, tmp_path / "audit.json")
+    assert verifier.verify(path).failures == {"": "the bundle lacks a part, or has one that is unknown"}
+
+
+def test_a_bundle_is_ascii_as_it_was_written(scene: Scene, tmp_path: Path) -> None:
+    """A text has one encoding in a bundle, in which its values are counted before they are parsed."""
+    bundle = copy.deepcopy(scene.bundle)
+    bundle["body"]["refusals"]["mé"] = {}
+    path = scene.write(bundle, tmp_path / "audit.json")
+    assert verifier.verify(path).ok
+    path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(verifier.UnusableError, match="beyond ASCII"):
+        verifier.verify(path)
 
 
 def test_a_lifetime_may_span_several_servers(scene: Scene, tmp_path: Path) -> None:
@@ -843,6 +947,7 @@ def long_bundle(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple
     ("rules", "says"),
     [
         ({"modes": frozenset({"local"})}, "'modes'"),
+        ({"models": frozenset({"other"})}, "'models'"),
         ({"largest_sample_rate": 0.3}, "entry 2: it breaks the policy's rule 'largest_sample_rate'"),
         ({"least_noise_multiplier": 1.2}, "'least_noise_multiplier'"),
         ({"least_contributors": 4}, "'least_contributors'"),

@@ -42,6 +42,7 @@ def test_witnesses_without_a_seat_or_taken_to_be_honest_are_told(tmp_path: Path)
     plan = stated(tmp_path, witnesses=3)
     assert any("0 of 3 witnesses" in text for text in found(plan, corrupt_witnesses=0))
     assert any("4 of 3 witnesses" in text for text in found(plan, corrupt_witnesses=4))
+    assert any("2 of 3 witnesses" in text for text in found(plan, corrupt_members=1, corrupt_witnesses=2))
     two = draw_seats(plan["roster"], 2, plan["witnesses"])
     assert any("without a seat for each witness" in text for text in found(plan, committee=two, threshold=2))
 
