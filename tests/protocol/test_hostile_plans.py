@@ -23,6 +23,7 @@ from fedrec.protocol.plan import MAX_DIMENSION
 from fedrec.server.settled_options import settle
 from fedrec.server.training_file import TrainingFile, add_training
 from fedrec.vision import model_registry
+from tests.support.audited_plans import audited
 from tests.support.cohort import Cohort
 
 
@@ -68,7 +69,7 @@ def test_limits_are_exact_and_the_outsider_finds_the_same(
     policy.check(within)
     rules = policy.model_dump(mode="json")
     for plan, broken in ((over, {rule}), (within, set())):
-        found = _broken_sizes(rules, plan.model_dump(mode="json"))
+        found = _broken_sizes(rules, audited(plan))
         assert {name for name, breaks in found.items() if breaks} == broken
 
 

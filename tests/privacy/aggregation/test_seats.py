@@ -26,6 +26,7 @@ from fedrec.privacy.aggregation.seats import (
 )
 from fedrec.privacy.audit.verify import seats as outsider
 from fedrec.privacy.audit.verify.charge_checks import check_plan as recheck_plan
+from fedrec.privacy.audit.verify.plans import Peer as AuditedPeer
 from fedrec.privacy.audit.verify.policy_checks import _broken_by_plan
 from fedrec.privacy.audit.verify.trust import check_trust
 from fedrec.protocol.messages import JoinRequest
@@ -33,6 +34,7 @@ from fedrec.protocol.plan import Peer
 from fedrec.server.cohort_defaults import default_colluders, default_min_contributors
 from fedrec.server.settled_options import settle
 from fedrec.vision import model_registry
+from tests.support.audited_plans import audited
 from tests.support.cohort import Cohort
 
 
@@ -183,7 +185,7 @@ def test_the_verifier_draws_the_same_seats_and_risk(
     count: int, start: int, colluders: int, corrupt: int, seats: int
 ) -> None:
     roster, seats = peers(count, start=start), min(seats, count)
-    shown = [peer.model_dump(mode="json") for peer in roster]
+    shown = [AuditedPeer(peer.name, peer.signing_key) for peer in roster]
     assert outsider.draw_seats(shown, seats) == list(seat_order(roster)[:seats])
     ours = seat_risk(cohort=count, colluders=colluders, members=seats, corrupt=corrupt)
     theirs = outsider.seat_risk(cohort=count, colluders=colluders, seats=seats, corrupt=corrupt)
@@ -244,11 +246,11 @@ def test_the_verifier_finds_what_a_merchant_refuses(tmp_path: Path, changes: dic
     cohort = Cohort(tmp_path)
     servers = {cohort.server.public.hex()}
     for good in ({}, {"scheme": "ckks", "committee": ("m0",), "threshold": 1}):
-        assert not list(recheck_plan(cohort.plan(**good).model_dump(mode="json"), servers=servers))
+        assert not list(recheck_plan(audited(cohort.plan(**good)), servers=servers))
     plan = cohort.plan(**changes)
     with pytest.raises(RefusedError):
         check_plan(plan)
-    assert list(recheck_plan(plan.model_dump(mode="json"), servers=servers))
+    assert list(recheck_plan(audited(plan), servers=servers))
 
 
 @pytest.mark.parametrize(
@@ -274,19 +276,19 @@ def test_the_verifier_finds_what_a_merchant_refuses(tmp_path: Path, changes: dic
     ],
 )
 def test_the_verifier_takes_no_trust_model_that_contradicts_itself(
-    opened_by: str, reads: str, epsilon_of: str, says: str
+    tmp_path: Path, opened_by: str, reads: str, epsilon_of: str, says: str
 ) -> None:
+    plan = Cohort(tmp_path).plan()
     trust = {"opened_by": opened_by, "reads_single_updates": reads, "epsilon_of": epsilon_of}
-    problems = list(check_trust({"trust": trust}, "the plan"))
+    problems = list(check_trust(audited(plan, trust=trust), "the plan"))
     assert len(problems) == bool(says) and all(says in problem.reason for problem in problems), problems
-    assert list(check_trust({"trust": trust | {"more": 1}}, "the plan"))
+    assert list(check_trust(audited(plan, trust=trust | {"more": ""}), "the plan"))
 
 
 def test_the_verifier_takes_no_site_figures_with_noise_of_another_mode(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path)
-    plan = cohort.plan().model_dump(mode="json")
     for multiplier, found in ((2.0, []), (None, ["noise doesn't go with mode distributed"])):
-        asked = plan | {"site_figures": {"noise_multiplier": multiplier}}
+        asked = audited(cohort.plan(), site_figures={"noise_multiplier": multiplier})
         problems = list(recheck_plan(asked, servers={cohort.server.public.hex()}))
         assert [problem.reason[-len(says) :] for problem, says in zip(problems, found, strict=True)] == found
 
@@ -306,18 +308,21 @@ def test_a_policys_own_rules_on_seats(tmp_path: Path, rule: str, changes: dict[s
     with pytest.raises(RefusedError, match=f"'{rule}'"):
         policy.check(plan)
     charge = {"sample_rate": 1.0, "guaranteed_noise_multiplier": 1.0, "beta": 0.0}
-    found = _broken_by_plan(policy.model_dump(mode="json"), plan.model_dump(mode="json"), charge)
+    found = _broken_by_plan(policy.model_dump(mode="json"), audited(plan), charge)
     assert {name for name, breaks in found.items() if breaks} == {rule}
     # They are of committees alone.
     clear = cohort.plan(scheme="none", committee=(), threshold=0)
     MerchantPolicy(schemes=frozenset({"none"})).check(clear)
 
 
-def test_the_verifier_is_fast_on_a_roster_of_millions() -> None:
-    plan = {
-        "roster": [{"name": "m", "signing_key": "0" * 64}] * 1001,
-        "committee": ["m"] * 500, "threshold": 300, "corrupt_members": 1, "trust": {}, "seat_risk": 0.0,
-    }  # fmt: skip
+def test_the_verifier_is_fast_on_a_roster_of_millions(tmp_path: Path) -> None:
+    plan = audited(
+        Cohort(tmp_path).plan(),
+        roster=[{"name": "m", "signing_key": "0" * 64}] * 1001,
+        committee=["m"] * 500,
+        threshold=300,
+        trust={},
+    )
     assert [problem.reason for problem in outsider.check_committee(plan, "it")] == [
         "it has a committee of 500 among 1001 merchants"
     ]

@@ -19,6 +19,7 @@ from fedrec.privacy.aggregation.committee import check_plan, check_quorum
 from fedrec.privacy.aggregation.seats import WitnessSeats, choose_seats, seat_order, seat_risk
 from fedrec.privacy.audit.verify import seats as outsider
 from fedrec.privacy.audit.verify.charge_checks import check_plan as recheck_plan
+from fedrec.privacy.audit.verify.plans import Peer as AuditedPeer
 from fedrec.privacy.audit.verify.policy_checks import _broken_by_plan
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import Peer, TrainingPlan
@@ -26,6 +27,7 @@ from fedrec.protocol.roster_fingerprints import roster_fingerprint
 from fedrec.server.cohort_defaults import default_colluders, default_min_contributors
 from fedrec.server.settled_options import settle
 from fedrec.vision import model_registry
+from tests.support.audited_plans import audited
 from tests.support.cohort import Cohort
 
 
@@ -144,8 +146,8 @@ def test_witnesses_sit_first_in_an_order_that_nobody_chooses() -> None:
     assert roster_fingerprint(roster) == hashlib.sha256(text.encode()).hexdigest()
 
 
-def shown(peers: tuple[Peer, ...]) -> list[dict[str, Any]]:
-    return [peer.model_dump(mode="json") for peer in peers]
+def shown(peers: tuple[Peer, ...]) -> list[AuditedPeer]:
+    return [AuditedPeer(peer.name, peer.signing_key) for peer in peers]
 
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
@@ -168,7 +170,7 @@ def test_a_plan_that_breaks_a_rule_about_witnesses_is_refused_and_found(
     cohort = Cohort(tmp_path)
     good, servers = witnessed(cohort), {cohort.server.public.hex()}
     check_plan(good)
-    assert not list(recheck_plan(good.model_dump(mode="json"), servers=servers))
+    assert not list(recheck_plan(audited(good), servers=servers))
     order = good.committee
     if changes.get("committee") == 4:
         changes = changes | {"committee": order[:4], "threshold": 4, "witnesses": good.witnesses}
@@ -179,7 +181,7 @@ def test_a_plan_that_breaks_a_rule_about_witnesses_is_refused_and_found(
     plan = witnessed(cohort, **changes)
     with pytest.raises(RefusedError, match=reason):
         check_plan(plan)
-    assert list(recheck_plan(plan.model_dump(mode="json"), servers=servers))
+    assert list(recheck_plan(audited(plan), servers=servers))
 
 
 def test_witnesses_are_named_once_and_dont_count_as_merchants(tmp_path: Path) -> None:
@@ -227,7 +229,7 @@ def test_the_risk_is_that_of_the_merchants_seats_alone() -> None:
 def broken(policy: MerchantPolicy, plan: TrainingPlan) -> set[str]:
     """The rules that the verifier finds broken."""
     charge = {"sample_rate": 1.0, "guaranteed_noise_multiplier": 1.0, "beta": 0.0}
-    found = _broken_by_plan(policy.model_dump(mode="json"), plan.model_dump(mode="json"), charge)
+    found = _broken_by_plan(policy.model_dump(mode="json"), audited(plan), charge)
     return {rule for rule, breaks in found.items() if breaks}
 
 

@@ -43,9 +43,11 @@ from fedrec.privacy.audit import verify as verifier
 from fedrec.privacy.audit.bundle import CONTEXT, Evidence, MerchantRecord, body_of, canonical, seal
 from fedrec.privacy.audit.verify import epsilons
 from fedrec.privacy.audit.verify.__main__ import main as program
+from fedrec.privacy.audit.verify.forms import read_form
 from fedrec.privacy.audit.verify.outcome import Merchant
 from fedrec.privacy.audit.verify.policy_checks import GRACE, _broken_by_plan, _within
 from fedrec.privacy.audit.verify.report_checks import _ReportChecks
+from fedrec.privacy.audit.verify.reports import Report
 from fedrec.privacy.derived_parameters import DUPLICATE_POLICY, derive
 from fedrec.privacy.dp.quantise import sensitivity as smaller_sensitivity
 from fedrec.privacy.identity import SigningIdentity, verify
@@ -55,6 +57,7 @@ from fedrec.server.receipts import read_receipts
 from fedrec.server.report.report_json import build_report
 from fedrec.server.report.training_result import RunFacts, TrainingResult
 from fedrec.simulations.simulation_report import _ledger_epsilon, _spent
+from tests.support.audited_plans import audited
 from tests.support.cohort import Cohort
 from tests.support.training_reports import NO_PHOTOS
 
@@ -570,6 +573,14 @@ def key_twice_in_a_plan(bundle: Bundle, scene: Scene) -> None:
     bundle["body"]["plans"].append('{"clip": 1, "clip": 2}')
 
 
+def plan_of_another_form(bundle: Bundle, scene: Scene) -> None:
+    bundle["body"]["plans"].append(json.dumps(scene.plans[0].model_dump(mode="json") | {"rounds": "3"}))
+
+
+def plan_without_a_field(bundle: Bundle, scene: Scene) -> None:
+    bundle["body"]["plans"].append(scene.plans[0].model_dump_json(exclude={"committee"}))
+
+
 def unknown_part(bundle: Bundle, scene: Scene) -> None:
     bundle["body"]["headline"] = "epsilon 0.1"
 
@@ -584,6 +595,8 @@ def unknown_part(bundle: Bundle, scene: Scene) -> None:
         (other_model, "entry 4 of m1 names another model for round 2"),
         (words, "unknown statement"),
         (key_twice_in_a_plan, "a key comes twice"),
+        (plan_of_another_form, "'rounds' of the plan of training "),
+        (plan_without_a_field, " has no 'committee'"),
         (unknown_part, "has one that is unknown"),
     ],
 )
@@ -654,12 +667,12 @@ def test_the_attached_report_names_the_plan_s_scheme_and_whom_it_trusts(
 
 def test_a_report_says_that_charges_were_seeded(scene: Scene) -> None:
     entries = [json.loads(row["payload"]) for row in rows_of(scene.bundle)]
-    plan = scene.plans[1].model_dump(mode="json")
-    merchant = Merchant("m1", "00", {}, entries=entries)
-    assert not list(_ReportChecks(scene.report, plan, [merchant]).settings())
+    plan, merchant = audited(scene.plans[1]), Merchant("m1", "00", {}, entries=entries)
+    report = read_form(Report, scene.report, what="it")
+    assert not list(_ReportChecks(report, plan, [merchant]).settings())
     last = next(entry for entry in reversed(entries) if entry["kind"] == "charge")
     last["charge"]["seeded"] = True
-    (problem,) = _ReportChecks(scene.report, plan, [merchant]).settings()
+    (problem,) = _ReportChecks(report, plan, [merchant]).settings()
     assert problem.reason == "the attached report's seeded is False, True follows"
 
 
@@ -708,6 +721,30 @@ def test_a_delta_that_allows_a_whole_record_is_said(
     outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
     assert outcome.ok
     assert (f"that delta alone allows a whole record of {size} to be shown" in outcome.lines[2]) is said
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda privacy: privacy | {"steps": "6"},
+            "'privacy.steps' of the attached report is not a whole number",
+        ),
+        (
+            lambda privacy: privacy | {"per_merchant": [1]},
+            "'privacy.per_merchant.0' of the attached report is not an object",
+        ),
+        (lambda privacy: {}, "the attached report has no 'privacy.mode'"),
+    ],
+)
+def test_a_report_of_another_form_is_named_with_the_place(
+    scene: Scene, tmp_path: Path, change: Callable[[dict[str, Any]], Any], told: str
+) -> None:
+    bundle = copy.deepcopy(scene.bundle)
+    report = bundle["body"]["attachments"]["report"]
+    report["privacy"] = change(report["privacy"])
+    outcome = verifier.verify(scene.write(bundle, tmp_path / "audit.json"))
+    assert set(outcome.failures) == {""} and outcome.failures[""].startswith(told)
 
 
 @pytest.mark.parametrize("name", ["epsilon", "epsilon_lifetime", "rounds_charged"])
@@ -978,7 +1015,6 @@ def test_a_charge_that_breaks_its_policy_is_named(
 def test_an_installed_model_that_the_policy_does_not_name_breaks_its_rule(scene: Scene) -> None:
     entries = [json.loads(row["payload"]) for row in rows_of(scene.bundle)]
     charge = next(entry["charge"] for entry in entries if entry["kind"] == "charge")
-    plan = scene.plans[0].model_dump(mode="json")
     code = "ab" * 32
     for allowed, installed, broken in (
         (frozenset(), None, False),
@@ -987,7 +1023,8 @@ def test_an_installed_model_that_the_policy_does_not_name_breaks_its_rule(scene:
         (frozenset({code}), code, False),
     ):
         rules = json.loads(POLICY.model_copy(update={"model_code": allowed}).rules)
-        assert _broken_by_plan(rules, plan | {"model_code": installed}, charge)["model_code"] is broken
+        plan = audited(scene.plans[0], model_code=installed)
+        assert _broken_by_plan(rules, plan, charge)["model_code"] is broken
 
 
 def ruled(scene: Scene, rules: dict[str, Any], **changes: Any) -> Bundle:

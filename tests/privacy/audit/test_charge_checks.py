@@ -24,6 +24,7 @@ from fedrec.privacy.derived_parameters import derive
 from fedrec.privacy.identity import SigningIdentity
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.protocol.site_figures import SiteFigures
+from tests.support.audited_plans import audited
 from tests.support.cohort import Cohort
 
 Values = dict[str, Any]
@@ -39,17 +40,12 @@ def plan(cohort: Cohort) -> TrainingPlan:
     return cohort.plan()
 
 
-def values_of(plan: TrainingPlan) -> Values:
-    found: Values = json.loads(plan.canonical_bytes())
-    return found
-
-
 def reasons(problems: Any) -> list[str]:
     return [problem.reason for problem in problems]
 
 
 def plan_reasons(plan: TrainingPlan, **changes: Any) -> list[str]:
-    return reasons(check_plan(values_of(plan) | changes, servers={plan.server_key}))
+    return reasons(check_plan(audited(plan, **changes), servers={plan.server_key}))
 
 
 def charge_of(plan: TrainingPlan, *, round_number: int = 2, **changes: Any) -> Values:
@@ -72,7 +68,7 @@ def answer_of(plan: TrainingPlan, round_number: int) -> Values:
 def against_plan(plan: TrainingPlan, entry: Values, *, name: str = "m0") -> list[Problem]:
     key = {peer.name: peer.signing_key for peer in plan.roster}.get(name, "00" * 32)
     merchant = Merchant(name, key, {}, entries=[entry], keys=[(1, key)])
-    return list(check_against_plans(merchant, {plan.training_id: values_of(plan)}))
+    return list(check_against_plans(merchant, {plan.training_id: audited(plan)}))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +164,7 @@ def test_a_plan_that_no_merchant_would_join_is_told(plan: TrainingPlan, changes:
 
 
 def test_a_name_or_a_key_comes_once_among_merchants_and_witnesses(plan: TrainingPlan) -> None:
-    roster = values_of(plan)["roster"]
+    roster = json.loads(plan.canonical_bytes())["roster"]
     for twice in (roster[0] | {"signing_key": "11" * 32}, roster[0] | {"name": "other"}):
         for changes in ({"roster": [*roster, twice]}, {"witnesses": [twice]}):
             told = plan_reasons(plan, **changes)
@@ -187,7 +183,7 @@ def test_a_training_s_epsilon_is_held_against_the_rule_at_the_policy_s_delta(coh
         "largest_training_epsilon": (at_plan + at_policy) / 2,
     }
     for delta, broken in ((plan.delta / 1000, True), (None, False)):
-        found = _broken_by_plan(rules | {"lifetime_delta": delta}, values_of(plan), {"beta": beta})
+        found = _broken_by_plan(rules | {"lifetime_delta": delta}, audited(plan), {"beta": beta})
         assert found["largest_training_epsilon"] is broken
 
 

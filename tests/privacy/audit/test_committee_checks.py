@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 
+from fedrec.privacy.audit.verify.forms import read_form
+from fedrec.privacy.audit.verify.plans import Peer, Plan
 from fedrec.privacy.audit.verify.seats import check_committee, draw_seats, seat_risk
 from tests.support.cohort import Cohort
 
 
 def found(plan: dict[str, Any], **changes: Any) -> list[str]:
-    return [problem.reason for problem in check_committee(plan | changes, "it")]
+    read = read_form(Plan, plan | changes, what="it")
+    return [problem.reason for problem in check_committee(read, "it")]
+
+
+def peers(values: list[dict[str, str]]) -> list[Peer]:
+    return [Peer(**value) for value in values]
 
 
 def stated(folder: Path, *, witnesses: int = 0, **changes: Any) -> dict[str, Any]:
@@ -43,7 +50,7 @@ def test_witnesses_without_a_seat_or_taken_to_be_honest_are_told(tmp_path: Path)
     assert any("0 of 3 witnesses" in text for text in found(plan, corrupt_witnesses=0))
     assert any("4 of 3 witnesses" in text for text in found(plan, corrupt_witnesses=4))
     assert any("2 of 3 witnesses" in text for text in found(plan, corrupt_members=1, corrupt_witnesses=2))
-    two = draw_seats(plan["roster"], 2, plan["witnesses"])
+    two = draw_seats(peers(plan["roster"]), 2, peers(plan["witnesses"]))
     assert any("without a seat for each witness" in text for text in found(plan, committee=two, threshold=2))
 
 
@@ -67,7 +74,7 @@ def test_a_draw_that_may_seat_too_many_is_told(tmp_path: Path) -> None:
     plan = stated(tmp_path)
     roster = [{"name": f"m{number}", "signing_key": f"{number:064x}"} for number in range(400)]
     risk = seat_risk(cohort=400, colluders=40, seats=10, corrupt=3)
-    seats = draw_seats(roster, 10)
+    seats = draw_seats(peers(roster), 10)
     numbers = {"colluders": 40, "threshold": 7, "corrupt_members": 3, "seat_risk": risk}
     assert found(plan, roster=roster, committee=seats, **numbers) == [
         f"it has a seat risk of {risk:.3g}, over 1e-06"

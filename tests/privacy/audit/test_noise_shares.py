@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from fedrec.clients.charging import round_charge
 from fedrec.privacy.audit.verify.charge_checks import check_charges, check_plan, multipliers
 from fedrec.privacy.derived_parameters import derive
 from fedrec.protocol.plan import TrainingPlan
+from tests.support.audited_plans import audited
 from tests.support.cohort import Cohort
 
 
 def problems(plan: TrainingPlan, **changes: Any) -> list[str]:
-    values = json.loads(plan.canonical_bytes()) | changes
-    return [problem.reason for problem in check_plan(values, servers=(plan.server_key,))]
+    found = check_plan(audited(plan, **changes), servers=(plan.server_key,))
+    return [problem.reason for problem in found]
 
 
 def entry(plan: TrainingPlan, **changes: Any) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def test_plans_and_charges_with_layers_are_recomputed(tmp_path: Path) -> None:
         plan = cohort.plan(min_contributors=minimum)
         assert bool(plan.noise_levels) == (minimum < 6) and problems(plan) == []
         spend = derive(plan).spend
-        assert multipliers(json.loads(plan.canonical_bytes())) == pytest.approx(
+        assert multipliers(audited(plan)) == pytest.approx(
             (spend.multiplier, spend.broken_multiplier), rel=1e-9
         )
         assert list(check_charges(entry(plan))) == []

@@ -5,8 +5,9 @@
 It needs two packages: ``cryptography`` for Ed25519, and Google's ``dp_accounting``, which installs numpy and
 scipy. Start reading at ``check.py``. It checks the bundle's signature, the pages beside it, the attached
 report and the statements. All plans must name the server's key and follow their own rules. No merchant or key
-may occur twice, and merchants charged for the same round must have been sent the same model. For every
-merchant it runs these checks:
+may occur twice, and merchants charged for the same round must have been sent the same model. What is used of
+plans (``plans.py``) and of the report (``reports.py``) is read by ``forms.py``, which names the place of
+whatever has another type. For every merchant it runs these checks:
 
 - ``ledger.py``, the hash chain: entry n's hash is SHA-256 of a prefix, entry n-1's hash and entry n's
   payload, and is signed by the merchant's key. Numbers have no gap, no (training, round, step) occurs twice,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .encoding import EXACT, close
@@ -13,6 +14,7 @@ from .ledger import charges_of, is_of_figures
 from .modes import MODES
 from .noise_shares import LEAST_SHARE, SMOOTHING, charged_own, check_levels, own_multiplier
 from .outcome import Merchant, Problem
+from .plans import Plan
 from .seats import check_committee
 from .sensitivities import plan_sensitivity, sensitivity
 from .trust import check_trust, counts_sum
@@ -27,78 +29,79 @@ _SAME = {
 """Fields of a charge, and those of its plan that they must equal."""
 
 
-def check_plan(plan: Mapping[str, Any], *, servers: Container[str]) -> Iterator[Problem]:
+def check_plan(plan: Plan, *, servers: Container[str]) -> Iterator[Problem]:
     """Check a plan against the servers' keys and the rules that every merchant applies.
 
     Args:
-        plan: the plan, as parsed from JSON.
+        plan: the plan.
         servers: the bundle's server keys.
 
     Yields:
         Each rule that the plan breaks.
     """
-    here = f"the plan of nonce {str(plan['nonce'])[:32]}"
-    parties = [*plan["roster"], *plan.get("witnesses", ())]
-    names = [peer["name"] for peer in parties]
-    keys, cohort = {peer["signing_key"] for peer in parties}, len(plan["roster"])
-    least, colluders = plan["min_contributors"], plan["colluders"]
-    if plan["server_key"] not in servers:
+    here = f"the plan of nonce {plan.nonce[:32]}"
+    parties = [*plan.roster, *plan.witnesses]
+    names = [peer.name for peer in parties]
+    keys, cohort = {peer.signing_key for peer in parties}, len(plan.roster)
+    least, colluders = plan.min_contributors, plan.colluders
+    if plan.server_key not in servers:
         yield Problem(None, f"{here} is another server's than the bundle says")
     if len(set(names)) != len(names) or len(keys) != len(names):
         yield Problem(None, f"{here} has a merchant or a key twice on its roster")
     if not 1 <= least <= cohort or not 0 <= colluders <= cohort:
         yield Problem(None, f"{here} asks for {least} contributors of {cohort}, {colluders} colluding")
-    if MODES[plan["mode"]].shared and (colluders < 1 or least - colluders < 2):
+    if plan.privacy.shared and (colluders < 1 or least - colluders < 2):
         yield Problem(None, f"{here} leaves fewer than two honest shares of noise in a sum")
-    most = min(LARGEST_DELTA, 1 / max(1, plan["records_total"]))
-    if MODES[plan["mode"]].private and plan["delta"] > most:
+    most = min(LARGEST_DELTA, 1 / max(1, plan.records_total))
+    if plan.privacy.private and plan.delta > most:
         yield Problem(
-            None, f"{here} has a delta of {plan['delta']:.3g}: above {most:.3g} it allows whole records"
+            None, f"{here} has a delta of {plan.delta:.3g}: above {most:.3g} it allows whole records"
         )
     yield from check_levels(plan, here)
-    figures = plan.get("site_figures")
-    if figures is not None and (figures["noise_multiplier"] is not None) != MODES[plan["mode"]].private:
-        yield Problem(None, f"{here} has site figures whose noise doesn't go with mode {plan['mode']}")
+    figures = plan.site_figures
+    if figures is not None and (figures.noise_multiplier is not None) != plan.privacy.private:
+        yield Problem(None, f"{here} has site figures whose noise doesn't go with mode {plan.mode}")
     yield from check_trust(plan, here)
     yield from check_committee(plan, here)
 
 
-def multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:
+def multipliers(plan: Plan) -> tuple[float, float]:
     """Return a plan's noise multipliers: of the server's view, and of a merchant's noise in every sum."""
-    fullest = max(plan.get("noise_levels", ()), default=plan["min_contributors"])
-    return _multipliers(
-        plan, plan["noise_multiplier"] or 0.0, dimension=plan["dimension"], contributors=fullest
-    )
+    fullest = max(plan.noise_levels, default=plan.min_contributors)
+    return _multipliers(plan, plan.noise_multiplier or 0.0, dimension=plan.dimension, contributors=fullest)
 
 
-def figures_multipliers(plan: Mapping[str, Any]) -> tuple[float, float]:
+def figures_multipliers(plan: Plan) -> tuple[float, float]:
     """Return the noise multipliers of a plan's site figures, whose noise all stays in the sum."""
     return _multipliers(
         plan,
-        plan["site_figures"]["noise_multiplier"] or 0.0,
+        plan.figures_noise,
         dimension=figures_dimension(plan),
-        contributors=plan["min_contributors"],
+        contributors=plan.min_contributors,
     )
 
 
-def plan_steps(plan: Mapping[str, Any]) -> Steps:
+def plan_steps(plan: Plan) -> Steps:
     """Return all that a merchant is charged for by a plan, in the server's view; site figures come last."""
-    steps = plan["rounds"] * plan["local_steps"]
-    training = (float(plan["sample_rate"]), multipliers(plan)[0], steps)
-    if plan.get("site_figures") is None:
+    steps = plan.rounds * plan.local_steps
+    training = (float(plan.sample_rate), multipliers(plan)[0], steps)
+    if plan.site_figures is None:
         return (training,)
     return (training, (1.0, figures_multipliers(plan)[0], 1))
 
 
-def figures_dimension(plan: Mapping[str, Any]) -> int:
+def figures_dimension(plan: Plan) -> int:
     """Return the number of site figures: a count for each class, the correct ones, and the loss."""
-    return len(plan["classes"]) + 2
+    return len(plan.classes) + 2
 
 
-def _multipliers(
-    plan: Mapping[str, Any], planned: float, *, dimension: int, contributors: int
-) -> tuple[float, float]:
-    own = own_multiplier(planned, plan, sensitivity=plan_sensitivity(dimension), contributors=contributors)
+def _multipliers(plan: Plan, planned: float, *, dimension: int, contributors: int) -> tuple[float, float]:
+    own = own_multiplier(
+        planned,
+        mode=plan.mode,
+        sensitivity=plan_sensitivity(dimension),
+        honest=contributors - plan.colluders,
+    )
     return (planned if counts_sum(plan) else own), own
 
 
@@ -129,7 +132,7 @@ def check_charges(entries: Iterable[Mapping[str, Any]]) -> Iterator[Problem]:
             )
 
 
-def check_against_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
+def check_against_plans(merchant: Merchant, plans: Mapping[str, Plan]) -> Iterator[Problem]:
     """Check a merchant's charges and answers against their trainings' plans.
 
     Args:
@@ -155,25 +158,20 @@ def check_against_plans(merchant: Merchant, plans: Mapping[str, Any]) -> Iterato
         )
 
 
-def _charge_problems(
-    merchant: Merchant, entry: Mapping[str, Any], plan: Mapping[str, Any]
-) -> Iterator[Problem]:
+def _charge_problems(merchant: Merchant, entry: Mapping[str, Any], plan: Plan) -> Iterator[Problem]:
     """Check a charge, of a training's round or of its site figures, against the training's plan."""
     charge, number = entry["charge"], entry["sequence"]
-    stated, noise, (guaranteed, own) = plan, plan["noise_multiplier"] or 0.0, multipliers(plan)
+    stated, noise, (guaranteed, own) = plan, plan.noise_multiplier or 0.0, multipliers(plan)
     if is_of_figures(charge):
-        if plan.get("site_figures") is None:
+        if plan.site_figures is None:
             yield Problem(number, "it is of site figures, which the plan doesn't ask for")
             return
-        noise, (guaranteed, own) = (
-            plan["site_figures"]["noise_multiplier"] or 0.0,
-            figures_multipliers(plan),
-        )
-        own_terms = {"sample_rate": 1.0, "clip": 1.0, "local_steps": 1, "dimension": figures_dimension(plan)}
-        stated = {**plan, **own_terms}
+        noise, (guaranteed, own) = plan.figures_noise, figures_multipliers(plan)
+        stated = replace(plan, sample_rate=1.0, clip=1.0, local_steps=1, dimension=figures_dimension(plan))
     for name, planned in _SAME.items():
-        if charge[name] != stated[planned]:
-            yield Problem(number, f"its {name} is {charge[name]}, the plan's is {stated[planned]}")
+        term = getattr(stated, planned)
+        if charge[name] != term:
+            yield Problem(number, f"its {name} is {charge[name]}, the plan's is {term}")
     if not close(charge["planned_noise_multiplier"], noise):
         yield Problem(
             number, f"its noise multiplier is {charge['planned_noise_multiplier']}, the plan's {noise}"
@@ -182,7 +180,7 @@ def _charge_problems(
         yield Problem(
             number,
             f"it guarantees a noise multiplier of {charge['guaranteed_noise_multiplier']:.6g}; the plan "
-            f"with scheme {plan['scheme']} gives {guaranteed:.6g}",
+            f"with scheme {plan.scheme} gives {guaranteed:.6g}",
         )
     if not close(charge["broken_noise_multiplier"], own):
         yield Problem(
@@ -190,20 +188,20 @@ def _charge_problems(
             f"its own share of noise is {charge['broken_noise_multiplier']:.6g}; the plan's noise levels "
             f"give {own:.6g}",
         )
-    if charge["round_number"] == 1 and charge["model_hash"] != plan["initial_model_hash"]:
+    if charge["round_number"] == 1 and charge["model_hash"] != plan.initial_model_hash:
         yield Problem(number, "the first round's model is not the one that the plan names")
-    keys = {peer["name"]: peer["signing_key"] for peer in plan["roster"]}
+    keys = {peer.name: peer.signing_key for peer in plan.roster}
     if keys.get(merchant.name) != merchant.key_of(number):
         yield Problem(number, "the plan's roster has another key for this merchant")
 
 
 def _answer_problems(
-    merchant: Merchant, entry: Mapping[str, Any], plans: Mapping[str, Any]
+    merchant: Merchant, entry: Mapping[str, Any], plans: Mapping[str, Plan]
 ) -> Iterator[Problem]:
     answer, plan = entry["answer"], plans.get(entry["answer"]["training_id"])
     if plan is None:
         return
-    if merchant.name not in plan["committee"]:
+    if merchant.name not in plan.committee:
         yield Problem(entry["sequence"], "it answers in a training on whose committee its merchant is not")
-    if answer["round_number"] > plan["rounds"] + (plan.get("site_figures") is not None):
+    if answer["round_number"] > plan.rounds + (plan.site_figures is not None):
         yield Problem(entry["sequence"], "it answers in a round beyond the plan's")

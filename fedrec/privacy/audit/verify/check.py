@@ -12,6 +12,7 @@ from .bundle_statements import STATEMENTS
 from .charge_checks import check_against_plans, check_charges, check_plan
 from .encoding import canonical, parsed, parsed_by_hash, signed, utc
 from .epsilon_checks import check_epsilons
+from .forms import read_form
 from .keys import check_last_key, check_shared_keys
 from .ledger import charges_of, check_chain, check_openings, check_receipts, costs_of
 from .outcome import (
@@ -27,8 +28,10 @@ from .outcome import (
     shown,
     unreadable,
 )
+from .plans import Plan
 from .policy_checks import check_policies, policies_of
 from .report_checks import check_report
+from .reports import Report
 from .summary_checks import check_summary, largest_training, largest_with_counts
 from .trust import readable_by_server
 
@@ -120,8 +123,8 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
     outcome.keys |= {name: key[:64] for name, key in _server_names(servers)}
     outcome.keys["signer"] = str(bundle["signer"])[:64]
     outcome.lines.append(f"bundle: made at {body['created_at']}, signed by {str(bundle['signer'])[:64]}")
-    plans = parsed_by_hash(body["plans"], what="plan")
-    problems = [
+    plans, problems = _plans(body["plans"])
+    problems += [
         problem for plan in plans.values() for problem in problems_of(check_plan(plan, servers=servers))
     ]
     problems += [
@@ -153,25 +156,45 @@ def _check(bundle: Mapping[str, Any], outcome: Outcome, anchors: Anchors, *, fol
         outcome.gaps += [f"{merchant.name}: {gap}" for gap in merchant.gaps]
         outcome.alarms += _alarms(merchant)
     for training_id, plan in plans.items():
-        for peer in plan.get("witnesses", ()):
-            owner, key = f"witness {peer['name']}", str(peer["signing_key"])[:64]
+        for peer in plan.witnesses:
+            owner, key = f"witness {peer.name}", peer.signing_key[:64]
             if outcome.keys.setdefault(owner, key) != key:
                 outcome.keys[f"{owner} of training {training_id[:16]}"] = key
     problems += problems_of(check_shared_keys(merchants))
     problems += problems_of(_check_model(merchants))
     outcome.exposures += _exposures(plans)
-    report = body["attachments"].get("report")
+    report = _report(body["attachments"].get("report"), problems)
     if report is not None:
-        if report["run"]["training_id"] in plans:
-            problems += problems_of(check_report(report, plans[report["run"]["training_id"]], merchants))
+        if report.run.training_id in plans:
+            problems += problems_of(check_report(report, plans[report.run.training_id], merchants))
             outcome.lines += _unchecked_accountants(report)
         else:
             outcome.gaps.append("the attached report is of a training whose plan isn't here")
     outcome.fail("", problems)
     for training_id, plan in plans.items():
-        absent = sorted({str(peer["name"]) for peer in plan["roster"]} - {m.name for m in merchants})
+        absent = sorted({peer.name for peer in plan.roster} - {m.name for m in merchants})
         if absent:
             outcome.lines.append(f"training {training_id[:16]}: not in this bundle: {', '.join(absent)}")
+
+
+def _plans(texts: Sequence[str]) -> tuple[dict[str, Plan], list[Problem]]:
+    """Return the plans that can be read, by training id, and what is wrong with the others."""
+    found, problems = {}, []
+    for training_id, value in parsed_by_hash(texts, what="plan").items():
+        try:
+            found[training_id] = read_form(Plan, value, what=f"the plan of training {training_id[:16]}")
+        except ValueError as error:
+            problems.append(Problem(None, str(error)))
+    return found, problems
+
+
+def _report(attached: Any, problems: list[Problem]) -> Report | None:
+    """Return the attached report, None without one; what can't be read is added to ``problems``."""
+    try:
+        return None if attached is None else read_form(Report, attached, what="the attached report")
+    except ValueError as error:
+        problems.append(Problem(None, str(error)))
+        return None
 
 
 def _server_names(servers: Sequence[str]) -> list[tuple[str, str]]:
@@ -227,7 +250,7 @@ def _check_model(merchants: Iterable[Merchant]) -> Iterator[Problem]:
 
 
 def _merchant(
-    merchant: Merchant, *, plans: Mapping[str, Any], servers: Sequence[str], made_at: datetime
+    merchant: Merchant, *, plans: Mapping[str, Plan], servers: Sequence[str], made_at: datetime
 ) -> list[Problem]:
     """Run all checks of one merchant, and return all problems, so that the first entry can be named."""
     problems = problems_of(check_chain(merchant, made_at=made_at))
@@ -274,8 +297,8 @@ def _summary_line(merchant: Merchant) -> str:
     return "; ".join(said)
 
 
-def _unchecked_accountants(report: Mapping[str, Any]) -> Iterator[str]:
-    others = sorted(set(report["privacy"]["cross_checks"]) - {"rdp"})
+def _unchecked_accountants(report: Report) -> Iterator[str]:
+    others = sorted(set(report.privacy.cross_checks) - {"rdp"})
     if others:
         yield (
             f"the attached report's epsilons by {', '.join(map(str, others))} are not recomputed; nothing "
@@ -302,7 +325,7 @@ def _cap(merchant: Merchant) -> str:
     return "(no cap)" if rules["lifetime_epsilon"] is None else f"of {rules['lifetime_epsilon']:g}"
 
 
-def _exposures(plans: Mapping[str, Any]) -> Iterator[str]:
+def _exposures(plans: Mapping[str, Plan]) -> Iterator[str]:
     for training_id, plan in plans.items():
         if readable_by_server(plan):
             yield f"NOT ENCRYPTED: the server could read every update of training {training_id[:16]}"

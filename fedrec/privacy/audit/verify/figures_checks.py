@@ -13,9 +13,9 @@ from typing import Any
 
 from .charge_checks import figures_dimension, figures_multipliers
 from .epsilons import MIN_DELTA, check_epsilon, checked_pld_epsilon
-from .modes import MODES
 from .noise_shares import needed_variance
 from .outcome import Problem
+from .plans import Plan
 from .sensitivities import plan_grid
 
 WEIGHTS = {"count": 0.8, "correct": 0.48, "loss": 0.36}
@@ -25,9 +25,7 @@ ROUNDING = 0.25
 _CLOSE = 1e-6
 
 
-def check_figures(
-    section: Mapping[str, Any] | None, plan: Mapping[str, Any], *, charged: bool
-) -> Iterator[Problem]:
+def check_figures(section: Mapping[str, Any] | None, plan: Plan, *, charged: bool) -> Iterator[Problem]:
     """Check the section ``site_figures`` of a report.
 
     Args:
@@ -38,15 +36,15 @@ def check_figures(
     Yields:
         Each value that differs.
     """
-    if (section is None) != (plan.get("site_figures") is None):
+    if (section is None) != (plan.site_figures is None):
         yield Problem(None, "the attached report's site figures are not what the plan asks for")
-    if section is None or plan.get("site_figures") is None:
+    if section is None or plan.site_figures is None:
         return
     if charged and not section["begun"]:
         yield Problem(None, "the attached report says that site figures were not begun; they were charged")
-    private = MODES[plan["mode"]].private
+    private = plan.privacy.private
     for name, noise in zip(("epsilon", "epsilon_aggregation_broken"), figures_multipliers(plan), strict=True):
-        left = plan["delta"] - 1e-12
+        left = plan.delta - 1e-12
         found = checked_pld_epsilon(((1.0, noise, 1),), left) if private and left >= MIN_DELTA else math.inf
         what = f"PLD, {name} of the attached report's site figures"
         yield from check_epsilon(section[name], found, what=what, entry=None)
@@ -54,9 +52,9 @@ def check_figures(
         return
     labels = [line["label"] for line in section["classes"]]
     contributors = section["contributors"]
-    if labels != plan["classes"]:
+    if labels != list(plan.classes):
         yield Problem(None, "the attached report's site figures are of other classes than the plan's")
-    if not plan["min_contributors"] <= contributors <= len(plan["roster"]):
+    if not plan.min_contributors <= contributors <= len(plan.roster):
         yield Problem(None, f"the attached report's site figures are of {contributors} contributors")
         return
     for name, value in _follows(section, plan).items():
@@ -77,13 +75,13 @@ def _stated(section: Mapping[str, Any], name: str) -> Any:
     return found
 
 
-def _follows(section: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, float | None]:
+def _follows(section: Mapping[str, Any], plan: Plan) -> dict[str, float | None]:
     """Return what follows from the estimates, by its path in the section."""
-    classes = len(plan["classes"])
+    classes = len(plan.classes)
     quantile = NormalDist().inv_cdf
     scale, bound = plan_grid(figures_dimension(plan))
-    honest = plan["min_contributors"] - plan["colluders"] if MODES[plan["mode"]].shared else 1
-    share = needed_variance(plan["site_figures"]["noise_multiplier"] or 0.0, sensitivity=bound) / honest
+    honest = plan.min_contributors - plan.colluders if plan.privacy.shared else 1
+    share = needed_variance(plan.figures_noise, sensitivity=bound) / honest
     whole = math.sqrt(section["contributors"] * (share + ROUNDING)) / scale
     largest = 2 * math.log(max(2, classes))
     deviation = {name: whole / weight for name, weight in WEIGHTS.items()}

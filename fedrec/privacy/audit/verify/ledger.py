@@ -14,6 +14,7 @@ from .epsilons import MOST_STEPS
 from .keys import FIELDS, first_key, rotation_fault
 from .modes import CLIPPINGS, MODES
 from .outcome import UNREADABLE, Merchant, Problem
+from .plans import Plan
 
 SALT_BYTES = 32
 LEAST_SIGMA = 4.0
@@ -289,7 +290,7 @@ def _charge_ranges(charge: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def check_receipts(
-    merchant: Merchant, *, servers: Collection[str], plans: Mapping[str, Any]
+    merchant: Merchant, *, servers: Collection[str], plans: Mapping[str, Plan]
 ) -> Iterator[Problem]:
     """Check that every receipt is signed by both parties, and is for an entry of the chain.
 
@@ -313,7 +314,7 @@ def check_receipts(
         plan = plans.get(stated["training_id"])
         confirmed = hashes.get(stated["head_hash"])
         key = merchant.public if confirmed is None else merchant.key_of(confirmed["sequence"] + 1)
-        signers = servers if plan is None else (plan["server_key"],)
+        signers = servers if plan is None else (plan.server_key,)
         if stated["merchant"] != merchant.name or not signed(
             bytes.fromhex(key),
             canonical(stated),

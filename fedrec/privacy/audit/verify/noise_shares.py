@@ -10,6 +10,7 @@ from typing import Any
 from .encoding import EXACT
 from .modes import MODES
 from .outcome import Problem
+from .plans import Plan
 from .sensitivities import plan_sensitivity
 from .trust import has_committee
 
@@ -30,24 +31,22 @@ def needed_variance(planned: float, *, sensitivity: float) -> float:
     return (planned * sensitivity) ** 2 + SMOOTHING**2 if planned else 0.0
 
 
-def own_multiplier(
-    planned: float, terms: Mapping[str, Any], *, sensitivity: float, contributors: int
-) -> float:
-    """Compute the noise multiplier of the noise of a merchant that stays in a sum of so many contributors.
+def own_multiplier(planned: float, *, mode: str, sensitivity: float, honest: int) -> float:
+    """Compute the noise multiplier of the noise of a merchant that stays in a sum of so many honest ones.
 
     Args:
         planned: the noise multiplier planned for a sum.
-        terms: a plan or a charge: mode and colluders.
+        mode: the privacy mode.
         sensitivity: Delta, in grid units.
-        contributors: merchants in the sum.
+        honest: contributors to the sum whose noise counts.
 
     Returns:
         The noise multiplier; the planned one where merchants don't share the noise.
     """
-    if planned == 0 or not MODES[terms["mode"]].shared:
+    if planned == 0 or not MODES[mode].shared:
         return float(planned)
     variance = needed_variance(planned, sensitivity=sensitivity)
-    variance /= max(1, contributors - terms["colluders"])
+    variance /= max(1, honest)
     return math.sqrt(max(0.0, variance - SMOOTHING**2)) / sensitivity
 
 
@@ -65,29 +64,28 @@ def charged_own(charge: Mapping[str, Any], *, sensitivity: float) -> float:
         The noise multiplier of the nearest such number.
     """
     planned, stated = charge["planned_noise_multiplier"], charge["broken_noise_multiplier"]
-    least = charge["min_contributors"]
-    if planned == 0 or not MODES[charge["mode"]].shared or not math.isfinite(stated):
-        return own_multiplier(planned, charge, sensitivity=sensitivity, contributors=least)
-    variance = (stated * sensitivity) ** 2 + SMOOTHING**2
-    nearest = round(needed_variance(planned, sensitivity=sensitivity) / variance) + charge["colluders"]
-    return own_multiplier(planned, charge, sensitivity=sensitivity, contributors=max(least, nearest))
+    mode, honest = charge["mode"], charge["min_contributors"] - charge["colluders"]
+    if planned != 0 and MODES[mode].shared and math.isfinite(stated):
+        variance = (stated * sensitivity) ** 2 + SMOOTHING**2
+        honest = max(honest, round(needed_variance(planned, sensitivity=sensitivity) / variance))
+    return own_multiplier(planned, mode=mode, sensitivity=sensitivity, honest=honest)
 
 
-def check_levels(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
+def check_levels(plan: Plan, here: str) -> Iterator[Problem]:
     """Check that the noise of every sum is what its contributors need, whatever layers are removed.
 
     Args:
-        plan: the plan, as parsed from JSON.
+        plan: the plan.
         here: name of the plan in messages.
 
     Yields:
         Each condition that the plan's noise levels break.
     """
-    levels = plan.get("noise_levels", ())
+    levels = plan.noise_levels
     if not levels:
         return
-    least, cohort = plan["min_contributors"], len(plan["roster"])
-    if not MODES[plan["mode"]].shared or not has_committee(plan):
+    least, cohort = plan.min_contributors, len(plan.roster)
+    if not plan.privacy.shared or not has_committee(plan):
         yield Problem(None, f"{here} removes layers of noise, and no committee opens sums of shared noise")
         return
     if levels[-1] != least or levels[0] > cohort or any(high <= low for high, low in pairwise(levels)):
@@ -95,7 +93,7 @@ def check_levels(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
             None, f"{here} has noise levels of {list(levels)} that don't fall to the {least} required"
         )
         return
-    needed = needed_variance(plan["noise_multiplier"] or 0.0, sensitivity=plan_sensitivity(plan["dimension"]))
-    kept = [0.0, *(needed / max(1, level - plan["colluders"]) for level in levels)]
+    needed = needed_variance(plan.noise_multiplier or 0.0, sensitivity=plan_sensitivity(plan.dimension))
+    kept = [0.0, *(needed / max(1, level - plan.colluders) for level in levels)]
     if any(more - less < LEAST_SHARE**2 * (1 - EXACT) for less, more in pairwise(kept)):
         yield Problem(None, f"{here} has a layer of noise below {LEAST_SHARE:g} grid units")

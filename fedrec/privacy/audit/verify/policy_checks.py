@@ -14,6 +14,7 @@ from .epsilons import TOLERANCE, checked_pld_epsilon
 from .ledger import costs_of, is_of_figures, round_of
 from .modes import MODES
 from .outcome import Merchant, Problem
+from .plans import Plan
 from .seats import fingerprint
 from .trust import has_committee, opens_in_clear
 
@@ -21,7 +22,7 @@ GRACE = timedelta(minutes=5)
 """Largest delay of a charge after the merchant's check of the hours; its epsilon is computed in between."""
 
 
-def check_policies(merchant: Merchant, plans: Mapping[str, Any]) -> Iterator[Problem]:
+def check_policies(merchant: Merchant, plans: Mapping[str, Plan]) -> Iterator[Problem]:
     """Check every charge and count against the policy that it names.
 
     Args:
@@ -111,7 +112,7 @@ def _broken_by_cost(rules: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[
 
 
 def _broken_by_plan(
-    rules: Mapping[str, Any], plan: Mapping[str, Any] | None, charge: Mapping[str, Any]
+    rules: Mapping[str, Any], plan: Plan | None, charge: Mapping[str, Any]
 ) -> dict[str, bool]:
     if plan is None:
         return {}
@@ -119,49 +120,48 @@ def _broken_by_plan(
     history = plan_steps(plan)
     steps = sum(count for _, _, count in history)
     # At the policy's delta: at its own, a plan could pass by choosing a large delta.
-    whole_delta = plan["delta"] if rules["lifetime_delta"] is None else rules["lifetime_delta"]
+    whole_delta = plan.delta if rules["lifetime_delta"] is None else rules["lifetime_delta"]
     committed = has_committee(plan)
     return _broken_sizes(rules, plan) | {
         # Those who open an encrypted sum may collude too, in every privacy mode.
         "least_colluders": (
-            (MODES[plan["mode"]].shared or not opens_in_clear(plan))
-            and plan["colluders"] < rules["least_colluders"]
+            (plan.privacy.shared or not opens_in_clear(plan)) and plan.colluders < rules["least_colluders"]
         ),
-        "least_committee": committed and len(plan["committee"]) < rules["least_committee"],
-        "least_corrupt_members": committed and plan["corrupt_members"] < rules["least_corrupt_members"],
+        "least_committee": committed and len(plan.committee) < rules["least_committee"],
+        "least_corrupt_members": committed and plan.corrupt_members < rules["least_corrupt_members"],
         **(_broken_by_witnesses(rules, plan) if committed else {}),
-        "largest_seat_risk": committed and plan["seat_risk"] > rules["largest_seat_risk"],
-        "schemes": plan["scheme"] not in rules["schemes"],
+        "largest_seat_risk": committed and plan.seat_risk > rules["largest_seat_risk"],
+        "schemes": plan.scheme not in rules["schemes"],
         "initial_models": (
-            rules["initial_models"] is not None and plan["initial_model_hash"] not in rules["initial_models"]
+            rules["initial_models"] is not None and plan.initial_model_hash not in rules["initial_models"]
         ),
-        "model_code": plan["model_code"] is not None and plan["model_code"] not in rules["model_code"],
+        "model_code": plan.model_code is not None and plan.model_code not in rules["model_code"],
         "roster_fingerprint": rules["roster_fingerprint"]
-        not in (None, fingerprint(plan["roster"], plan.get("witnesses", ()))),
-        "server_key": rules["server_key"] not in (None, plan["server_key"]),
+        not in (None, fingerprint(plan.roster, plan.witnesses)),
+        "server_key": rules["server_key"] not in (None, plan.server_key),
         "largest_training_epsilon": largest is not None
         and checked_pld_epsilon(history, whole_delta - charge["beta"] * steps) > largest * (1 + TOLERANCE),
     }
 
 
-def _broken_by_witnesses(rules: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, bool]:
+def _broken_by_witnesses(rules: Mapping[str, Any], plan: Plan) -> dict[str, bool]:
     """Return which rules on witnesses are broken; an older policy has none."""
-    keys, approved = [peer["signing_key"] for peer in plan.get("witnesses", ())], rules.get("witness_keys")
+    keys, approved = [peer.signing_key for peer in plan.witnesses], rules.get("witness_keys")
     strangers = 0 if approved is None else sum(key not in approved for key in keys)
     return {
         "least_witnesses": len(keys) - strangers < rules.get("least_witnesses", 0),
-        "witness_keys": plan.get("corrupt_witnesses", 0) < strangers,
+        "witness_keys": plan.corrupt_witnesses < strangers,
     }
 
 
-def _broken_sizes(rules: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, bool]:
+def _broken_sizes(rules: Mapping[str, Any], plan: Plan) -> dict[str, bool]:
     """Return which of the limits on a training's size are broken; None is no limit, as in simulations."""
     sizes = {
-        "largest_steps": plan["rounds"] * plan["local_steps"],
-        "largest_parameters": plan["dimension"],
-        "largest_classes": len(plan["classes"]),
-        "largest_image_size": plan["image_size"],
-        "largest_input_mib": plan["record_values"] * plan["views"] * plan["records_largest"] * 4 / 2**20,
+        "largest_steps": plan.rounds * plan.local_steps,
+        "largest_parameters": plan.dimension,
+        "largest_classes": len(plan.classes),
+        "largest_image_size": plan.image_size,
+        "largest_input_mib": plan.record_values * plan.views * plan.records_largest * 4 / 2**20,
     }
     return {rule: rules[rule] is not None and size > rules[rule] for rule, size in sizes.items()}
 

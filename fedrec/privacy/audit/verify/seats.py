@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from math import comb
 from typing import Any
 
 from .encoding import close
 from .outcome import Problem
+from .plans import Peer, Plan
 from .trust import MEMBERS, has_committee
 
 LARGEST_COHORT, LARGEST_COMMITTEE = 1000, 100
@@ -18,10 +19,7 @@ LARGEST_RISK = 1e-6
 """Largest seat risk with which a merchant joins; its policy can't raise it."""
 
 
-Peers = Sequence[Mapping[str, Any]]
-
-
-def fingerprint(roster: Peers, witnesses: Peers = ()) -> str:
+def fingerprint(roster: Sequence[Peer], witnesses: Sequence[Peer] = ()) -> str:
     """Compute the fingerprint of a roster and its witnesses.
 
     Args:
@@ -31,14 +29,14 @@ def fingerprint(roster: Peers, witnesses: Peers = ()) -> str:
     Returns:
         The SHA-256 hash of all names and keys, in the order of names, merchants first.
     """
-    named: list[Any] = ["fedrec/roster/1", sorted([peer["name"], peer["signing_key"]] for peer in roster)]
+    named: list[Any] = ["fedrec/roster/1", sorted([peer.name, peer.signing_key] for peer in roster)]
     if witnesses:
         named[0] = "fedrec/roster/2"
-        named.append(sorted([peer["name"], peer["signing_key"]] for peer in witnesses))
+        named.append(sorted([peer.name, peer.signing_key] for peer in witnesses))
     return hashlib.sha256(json.dumps(named, separators=(",", ":")).encode()).hexdigest()
 
 
-def draw_seats(roster: Peers, seats: int, witnesses: Peers = ()) -> list[str]:
+def draw_seats(roster: Sequence[Peer], seats: int, witnesses: Sequence[Peer] = ()) -> list[str]:
     """Draw a committee: all witnesses, then merchants, those with the smallest hashes first.
 
     What is hashed is the fingerprint and the party's key.
@@ -53,7 +51,7 @@ def draw_seats(roster: Peers, seats: int, witnesses: Peers = ()) -> list[str]:
     """
     start = b"fedrec/seats/1" + bytes.fromhex(fingerprint(roster, witnesses))
     places = [
-        (role, hashlib.sha256(start + bytes.fromhex(peer["signing_key"])).hexdigest(), peer["name"])
+        (role, hashlib.sha256(start + bytes.fromhex(peer.signing_key)).hexdigest(), peer.name)
         for role, peers in enumerate((witnesses, roster))
         for peer in peers
     ]
@@ -77,33 +75,33 @@ def seat_risk(*, cohort: int, colluders: int, seats: int, corrupt: int) -> float
     return float(1 - Fraction(good, comb(cohort, seats)))
 
 
-def check_committee(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
+def check_committee(plan: Plan, here: str) -> Iterator[Problem]:
     """Check a plan's committee against the draw from its roster and the quorum rules.
 
     Args:
-        plan: the plan, as parsed from JSON.
+        plan: the plan.
         here: name of the plan in messages.
 
     Yields:
         Each rule that the committee breaks.
     """
-    roster, committee, threshold = plan["roster"], list(plan["committee"]), plan["threshold"]
-    corrupt, members = plan["corrupt_members"], len(committee)
-    witnesses = plan.get("witnesses", ())
+    roster, committee, threshold = plan.roster, list(plan.committee), plan.threshold
+    corrupt, members = plan.corrupt_members, len(committee)
+    witnesses = plan.witnesses
     too_large = len(roster) > LARGEST_COHORT or max(members, len(witnesses)) > LARGEST_COMMITTEE
     if too_large or members > len(roster) + len(witnesses):
         beside = f" and {len(witnesses)} witnesses" if witnesses else ""
         yield Problem(None, f"{here} has a committee of {members} among {len(roster)} merchants{beside}")
         return
     witnesses = witnesses if has_committee(plan) else ()
-    bad_witnesses, drawn = plan.get("corrupt_witnesses", 0), members - len(witnesses)
+    bad_witnesses, drawn = plan.corrupt_witnesses, members - len(witnesses)
     if committee != draw_seats(roster, members, witnesses):
         yield Problem(None, f"{here} has a committee that its roster doesn't draw")
     if not has_committee(plan):
-        expected = MEMBERS[plan["trust"]["opened_by"]]
-        counted = corrupt or bad_witnesses or plan["seat_risk"]
+        expected = MEMBERS[plan.trust["opened_by"]]
+        counted = corrupt or bad_witnesses or plan.seat_risk
         if (members, threshold) != (expected, expected) or counted:
-            yield Problem(None, f"{here} counts a committee that scheme {plan['scheme']} doesn't have")
+            yield Problem(None, f"{here} counts a committee that scheme {plan.scheme} doesn't have")
         return
     if not 1 <= threshold <= members:
         yield Problem(None, f"{here} asks for {threshold} of a committee of {members}")
@@ -118,9 +116,9 @@ def check_committee(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
         yield Problem(None, f"{here} takes {bad_witnesses} of {len(witnesses)} witnesses to be corrupt")
         return
     found = seat_risk(
-        cohort=len(roster), colluders=plan["colluders"], seats=drawn, corrupt=corrupt - bad_witnesses
+        cohort=len(roster), colluders=plan.colluders, seats=drawn, corrupt=corrupt - bad_witnesses
     )
-    if not close(plan["seat_risk"], found):
-        yield Problem(None, f"{here} states a seat risk of {plan['seat_risk']:.3g}, not {found:.3g}")
+    if not close(plan.seat_risk, found):
+        yield Problem(None, f"{here} states a seat risk of {plan.seat_risk:.3g}, not {found:.3g}")
     if found > LARGEST_RISK:
         yield Problem(None, f"{here} has a seat risk of {found:.3g}, over {LARGEST_RISK:g}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from .outcome import Problem
+from .plans import Plan
 
 MEMBERS = {"nobody": 0, "holder": 1, "committee": None}
 """Number of committee seats by who opens sums; None if the plan states the committee's size."""
@@ -13,17 +13,17 @@ CLOSED, BY_HOLDER, BY_SERVER = "nobody_below_threshold", "key_holder", "server"
 """Who can read a single merchant's update."""
 
 
-def check_trust(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
+def check_trust(plan: Plan, here: str) -> Iterator[Problem]:
     """Check that a plan states its trust model completely and without contradiction.
 
     Args:
-        plan: the plan, as parsed from JSON.
+        plan: the plan.
         here: name of the plan in messages.
 
     Yields:
         Each contradiction.
     """
-    trust = plan["trust"]
+    trust = plan.trust
     if set(trust) != {"opened_by", "reads_single_updates", "epsilon_of"} or (
         trust["opened_by"] not in MEMBERS
         or trust["reads_single_updates"] not in (CLOSED, BY_HOLDER, BY_SERVER)
@@ -39,23 +39,22 @@ def check_trust(plan: Mapping[str, Any], here: str) -> Iterator[Problem]:
         yield Problem(None, f"{here} counts the noise of a whole sum where single updates can be read")
 
 
-def counts_sum(plan: Mapping[str, Any]) -> bool:
+def counts_sum(plan: Plan) -> bool:
     """Return whether the plan's epsilon is that of a whole sum's noise, not of one merchant's share."""
-    trust = plan["trust"]
+    trust = plan.trust
     return bool(trust["epsilon_of"] == "sum" and trust["reads_single_updates"] == CLOSED)
 
 
-def has_committee(plan: Mapping[str, Any]) -> bool:
+def has_committee(plan: Plan) -> bool:
     """Return whether a committee opens the plan's sums."""
-    return bool(plan["trust"]["opened_by"] == "committee")
+    return bool(plan.trust["opened_by"] == "committee")
 
 
-def opens_in_clear(plan: Mapping[str, Any]) -> bool:
+def opens_in_clear(plan: Plan) -> bool:
     """Return whether the server opens the plan's sums by itself."""
-    return bool(plan["trust"]["opened_by"] == "nobody")
+    return bool(plan.trust["opened_by"] == "nobody")
 
 
-def readable_by_server(plan: Mapping[str, Any]) -> bool:
+def readable_by_server(plan: Plan) -> bool:
     """Return whether the server can read single updates; True also if the plan doesn't state it."""
-    trust = plan.get("trust")
-    return not isinstance(trust, dict) or trust.get("reads_single_updates") not in (CLOSED, BY_HOLDER)
+    return plan.trust.get("reads_single_updates") not in (CLOSED, BY_HOLDER)
