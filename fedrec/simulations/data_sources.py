@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec._internal import number_format
 from fedrec.config import SimulationConfig
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, OperatingSystemError
 from fedrec.vision.dataset_registry import FOLDER, GIVEN, REGISTRY, DatasetRequest, DatasetSpec
 from fedrec.vision.datasets import DataSplits, open_folder
 from fedrec.vision.folders import Layout
@@ -221,11 +222,21 @@ def write_arrays(
         inputs: model inputs, shape (n, views, ...).
         labels: int64, shape (n,).
         digests: 32 bytes for each record.
+
+    Raises:
+        OperatingSystemError: they can't be written, mostly since the disk is full.
     """
-    folder.mkdir(parents=True, mode=0o700)
-    np.save(folder / "inputs.npy", inputs, allow_pickle=False)
-    np.save(folder / "labels.npy", labels, allow_pickle=False)
-    (folder / DIGESTS_FILE).write_bytes(b"".join(digests))
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+        np.save(folder / "inputs.npy", inputs, allow_pickle=False)
+        np.save(folder / "labels.npy", labels, allow_pickle=False)
+        (folder / DIGESTS_FILE).write_bytes(b"".join(digests))
+    # On a full disk numpy's says how much was written, and not where or why.
+    except OSError as error:
+        raise OperatingSystemError(
+            f"{number_format.size(inputs.nbytes)} of a merchant's model inputs can't be written to "
+            f"{folder.parent} ({error.strerror or error}): make room there, or name another folder by TMPDIR"
+        ) from None
 
 
 def read_digests(folder: Path) -> tuple[bytes, ...]:
