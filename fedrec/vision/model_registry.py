@@ -202,7 +202,7 @@ def get(name: str) -> ModelSpec:
     """
     added = _added(name)
     if added is not None:
-        return _head(name, feature_set(added)) if name == added.model else _fine_tuned(name, added)
+        return _on_added(name, added)
     if name not in names():
         there = ("best", *names())
         raise ConfigError(
@@ -210,6 +210,17 @@ def get(name: str) -> ModelSpec:
             "or add a network from a file with 'fedrec backbone add'"
         )
     return REGISTRY.get(name)
+
+
+_made: Final[dict[str, tuple[Preparation, ModelSpec]]] = {}
+
+
+def _on_added(name: str, added: Preparation) -> ModelSpec:
+    """Return the model on an added backbone, the same each time: runs of a sweep share the inputs of one."""
+    if name not in _made or _made[name][0] != added:
+        made = _head(name, feature_set(added)) if name == added.model else _fine_tuned(name, added)
+        _made[name] = added, made
+    return _made[name][1]
 
 
 def _backbone_of(name: str) -> str | None:

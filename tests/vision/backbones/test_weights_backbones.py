@@ -81,6 +81,17 @@ def test_the_listed_command_adds_the_same_weights_elsewhere(file: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_process")
+def test_a_model_is_one_as_long_as_its_backbone_is_so_that_runs_share_their_inputs(file: Path) -> None:
+    arguments = ("add", file, "--name", "vit", "--architecture", ARCHITECTURE, *OPTIONS)
+    run(*arguments)
+    found = {name: model_registry.get(name) for name in ("vit-head", "vit-lora")}
+    assert all(model_registry.get(name) is spec for name, spec in found.items())
+    run("remove", "vit")
+    run(*arguments, "--adapted-blocks", 3)
+    assert all(model_registry.get(name) != spec for name, spec in found.items())
+
+
+@pytest.mark.usefixtures("no_process")
 def test_the_last_blocks_to_adapt_are_part_of_the_hash(file: Path) -> None:
     codes = set()
     for number, adapted in enumerate((None, 2, 1, BLOCKS)):
