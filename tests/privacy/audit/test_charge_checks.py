@@ -110,6 +110,9 @@ def test_what_a_charge_guarantees_is_what_it_plans_or_its_own_share(plan: Traini
     assert not list(check_charges([charge_of(plan)]))
     between = charge_of(plan, guaranteed_noise_multiplier=0.9)
     assert any("is planned" in text for text in reasons(check_charges([between])))
+    # A share that is the whole noise would be that of a sum with fewer honest merchants than any has.
+    (problem,) = check_charges([charge_of(plan, broken_noise_multiplier=1.0)])
+    assert problem.reason.startswith("its own share of noise is 1, not the 0.")
 
 
 def test_noise_that_does_not_go_with_the_mode_is_told(plan: TrainingPlan) -> None:

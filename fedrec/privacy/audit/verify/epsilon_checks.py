@@ -32,7 +32,7 @@ NOMINAL_CAP = 10.0
 """The cap for which the filter's order is chosen if a policy sets none, as in simulations."""
 _RATIO = 1.7
 """Ratio of the step counts at which PLD is computed; epsilons in between are interpolated."""
-_ALIKE = ("sample_rate", GUARANTEED, BROKEN, "beta", "delta", "rounds", "steps")
+_ALIKE = ("sample_rate", GUARANTEED, BROKEN, "beta", "steps")
 
 
 class _Training:
