@@ -206,7 +206,6 @@ def _row(campaign: Campaign, epsilon: float, rows: Sequence[Mapping[str, Any]]) 
         "epsilon": max(row["epsilon"] for row in mine),
         "rounds": max(row["rounds"] for row in mine),
         "bytes": statistics.fmean(row["bytes_up"] for row in mine),
-        "seconds": statistics.fmean(row["seconds"]["value"] for row in mine),
         "runs": len(reports),
         "model": reports[0]["run"]["model"],
     }
@@ -216,7 +215,7 @@ def table(campaign: Campaign, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a campaign's table as Markdown."""
     interval = "least to most" if campaign.folds > 1 else "95% interval"
     columns = ("epsilon", "asked for", "accuracy", interval, "macro F1", "epsilon spent", "rounds",
-               "a merchant sends", "seconds a run")  # fmt: skip
+               "a merchant sends")  # fmt: skip
     lines = [
         f"{_heading(campaign)} (`{rows[0]['model']}`, {rows[0]['runs']} runs a row)",
         "",
@@ -234,7 +233,6 @@ def table(campaign: Campaign, rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['epsilon']:.2f}",
             f"{row['rounds']:.0f}",
             f"{row['bytes'] / 1e6:.1f} MB",
-            f"{row['seconds']:.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
