@@ -49,5 +49,5 @@ class Reservation(Strict):
 
     training_id: str
     round: NonNegativeInt
-    conduct: ConductRecord | None
-    survivors: Hash | None
+    conduct: ConductRecord | None = None
+    survivors: Hash | None = None

@@ -43,5 +43,5 @@ class Filing(Strict):
     training_id: Hash
     eval_data: str | None
     initial_seed: int
-    run_id: str | None
-    start_from: str | None
+    run_id: str | None = None
+    start_from: str | None = None

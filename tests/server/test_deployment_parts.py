@@ -736,6 +736,16 @@ def test_another_damaged_file_of_a_training_is_named_too(trainable: ServerHome, 
         (training.run_id if name == "own.json" else training.refusals)()
 
 
+def test_a_filing_without_what_it_had_no_value_for_is_read(trainable: ServerHome) -> None:
+    """As earlier versions wrote it: a server's trainings outlast its upgrade."""
+    training = planned(trainable)
+    plan = training.plan().training_id
+    filed = {"training_id": plan, "eval_data": None, "initial_seed": 3}
+    (training.folder / "own.json").write_text(json.dumps(filed))
+    assert (training.initial_seed(), training.eval_data(), training.start_from()) == (3, None, None)
+    assert training.run_id() == f"0001-{plan[:12]}"
+
+
 @pytest.mark.parametrize("number", ["rounds", "clip", "delta"])
 def test_a_plan_that_was_changed_by_hand_is_named(trainable: ServerHome, number: str) -> None:
     training = planned(trainable)
