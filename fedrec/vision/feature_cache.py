@@ -282,7 +282,7 @@ def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape
         for leftover in _leftovers(path.parent):
             with contextlib.suppress(OSError):
                 leftover.unlink()
-        check_room(path.parent, len(entries) * (DIGEST_BYTES + 2 * shape[0] * shape[1]))
+        check_room(path.parent, len(entries) * entry_bytes(shape))
         # mkstemp makes the file readable by its owner alone.
         handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
         temporary = Path(name)
@@ -311,6 +311,11 @@ def add_entries(path: Path, fresh: Mapping[bytes, NDArray[np.float16]], *, shape
     return entries
 
 
+def entry_bytes(shape: tuple[int, int]) -> int:
+    """Return the bytes that a cache file keeps of a photo, with features (views, dimension)."""
+    return DIGEST_BYTES + 2 * shape[0] * shape[1]
+
+
 def check_room(folder: Path, size: int) -> None:
     """Check that a file of this size leaves ``KEPT_FREE`` bytes of a folder's disk free.
 
@@ -328,7 +333,7 @@ def check_room(folder: Path, size: int) -> None:
 def _parts(entries: Entries, *, shape: tuple[int, int]) -> Iterator[bytes | memoryview]:
     """Yield a safetensors file's content, one photo at a time."""
     count = len(entries)
-    ends = (count * DIGEST_BYTES, count * (DIGEST_BYTES + 2 * shape[0] * shape[1]))
+    ends = (count * DIGEST_BYTES, count * entry_bytes(shape))
     header = json.dumps(
         {
             "digests": {"dtype": "U8", "shape": [count, DIGEST_BYTES], "data_offsets": [0, ends[0]]},

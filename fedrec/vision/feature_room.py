@@ -9,11 +9,11 @@ from fedrec._internal import number_format
 from fedrec.errors import OperatingSystemError
 from fedrec.protocol.plan import TrainingPlan
 from fedrec.vision.feature_cache import (
-    DIGEST_BYTES,
     KEPT_FREE,
     FeatureExtractor,
     cache_file,
     default_cache_dir,
+    entry_bytes,
 )
 from fedrec.vision.features import MAPPED_BYTES
 from fedrec.vision.model_spec import ModelSpec
@@ -56,15 +56,15 @@ def check_feature_room(plan: TrainingPlan, spec: ModelSpec, *, photos: int) -> s
     folder, extractors = default_cache_dir(), _extractors(spec)
     if not extractors:
         return f"{spec.name} takes pictures: no features are kept"
-    kept, needed = 0, KEPT_FREE
+    each = photo_bytes(plan, spec)
+    needed = KEPT_FREE
     for extractor in extractors:
         size = photos * _kept(plan, extractor)
-        kept += size
         # A file that grows is written anew beside the old one. A training maps a large matrix from a copy.
         needed += size * (_there(plan, extractor, folder) < size) + size * (size >= MAPPED_BYTES)
     free = shutil.disk_usage(next(found for found in (folder, *folder.parents) if found.is_dir())).free
-    each = number_format.size(sum(_kept(plan, extractor) for extractor in extractors))
-    what = f"{each} of a photo, {number_format.size(kept)} in all, are kept in {folder}"
+    kept = number_format.size(photos * each)
+    what = f"{number_format.size(each)} of a photo, {kept} in all, are kept in {folder}"
     if free < needed:
         raise OperatingSystemError(
             f"{what}: {number_format.size(free)} are free there, and {number_format.size(needed)} are "
@@ -85,7 +85,7 @@ def _views(plan: TrainingPlan) -> int:
 
 
 def _kept(plan: TrainingPlan, extractor: FeatureExtractor) -> int:
-    return DIGEST_BYTES + 2 * _views(plan) * extractor.dimension
+    return entry_bytes((_views(plan), extractor.dimension))
 
 
 def _there(plan: TrainingPlan, extractor: FeatureExtractor, folder: Path) -> int:

@@ -30,6 +30,7 @@ from fedrec.privacy.randomness import Randomness
 from fedrec.vision.backbones.weights_files.layers import pooled_features
 from fedrec.vision.models.centred_head import Centring, mean_coordinates
 from fedrec.vision.models.lora import FineTuned, LowRankQueryValue
+from tests.support.layer_gradients import assert_each_layer_takes_part
 from tests.support.vision_transformers import tiny_network
 
 WIDTH, BLOCKS, CLASSES = 32, 2, 3
@@ -98,12 +99,7 @@ def test_clipped_sums_equal_the_loop_in_float64_and_opacus() -> None:
     exact = clipped_sum(model, inputs.double(), labels, clip=0.5)
     expected = loop(model, inputs.double(), labels, clip=0.5, passes=1)
     assert np.linalg.norm(exact - expected) <= 1e-9 * np.linalg.norm(expected)
-    # Each layer takes part, so that none of these could be wrong unseen.
-    start = 0
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and "mean" not in name:
-            assert np.abs(expected[start : start + parameter.numel()]).max() > 1e-4, name
-        start += parameter.numel() * parameter.requires_grad
+    assert_each_layer_takes_part(model, expected)
 
 
 def test_clipped_sums_from_tokens_equal_the_loop_over_records() -> None:

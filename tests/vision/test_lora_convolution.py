@@ -47,6 +47,7 @@ from fedrec.vision.normalisation import normalise
 from fedrec.vision.synthetic import generate, write
 from fedrec.vision.transforms import to_model_input
 from tests.support.inline import InlineWorker
+from tests.support.layer_gradients import assert_each_layer_takes_part
 
 package = pytest.importorskip("efficientnet_lite_pytorch")
 NAME = "effnet-lite0-lora"
@@ -101,12 +102,7 @@ def test_clipped_sums_equal_the_loop_in_float64() -> None:
     ours = clipped_sum(model, inputs.double(), labels, clip=0.5)
     expected = loop(model, inputs.double(), labels, clip=0.5, passes=1)
     assert np.linalg.norm(ours - expected) <= 1e-9 * np.linalg.norm(expected)
-    # Each layer takes part, so that none of these could be wrong unseen.
-    start = 0
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and "mean" not in name:
-            assert np.abs(expected[start : start + parameter.numel()]).max() > 1e-4, name
-        start += parameter.numel() * parameter.requires_grad
+    assert_each_layer_takes_part(model, expected)
 
 
 def test_a_contribution_does_not_depend_on_place_or_company_by_one_bit() -> None:
